@@ -1,0 +1,229 @@
+"""Model references: one string that names a model wherever it lives.
+
+========================================  ============================================
+``seedling:small``                        a model that ships with tilth
+``path/to/folder``                        a ``save_pretrained`` or PEFT adapter folder
+``runs/x/artefacts/tuned-…``              an artefact of kind ``model`` (its ``model/``)
+``owner/name``                            a model of the Hugging Face hub or its cache
+``openai:MODEL@http://host:port/v1``      an OpenAI-compatible endpoint
+``REF+path/to/adapter``                   any of the local ones with a PEFT adapter
+========================================  ============================================
+
+Resolving a reference reads a few small files and imports no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from tilth.errors import ModelError
+
+__all__ = ["SEEDLINGS", "Reference", "digest", "resolve"]
+
+SEEDLINGS = Path(__file__).resolve().parent.parent / "almanac" / "seedlings"
+"""Where the models that ship with tilth lie, one folder each."""
+
+Kind = Literal["folder", "hub", "endpoint"]
+
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A resolved model reference.
+
+    Attributes:
+        text: The reference as it was written.
+        kind: ``folder``, ``hub`` or ``endpoint``.
+        base: The model: a folder's path, a hub id, or the endpoint's model name.
+        adapters: PEFT adapter folders, applied in order on top of `base`.
+        url: The endpoint's address, ending in ``/v1`` or the like; empty for the others.
+    """
+
+    text: str
+    kind: Kind
+    base: str
+    adapters: tuple[Path, ...] = ()
+    url: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def folder(self) -> Path:
+        """The base model's folder."""
+        if self.kind != "folder":
+            raise ModelError(f"{self.text!r} has no local folder", where="model reference")
+        return Path(self.base)
+
+
+def resolve(ref: str, *, relative_to: Path | None = None) -> Reference:
+    """Finds out what a model reference means.
+
+    Args:
+        ref: The reference; see the module's docstring.
+        relative_to: The folder that relative paths start from; the working directory by default.
+
+    Raises:
+        ModelError: Nothing of that name exists, or the reference is malformed.
+
+    Example:
+        >>> resolve("openai:tiny@http://localhost:8000/v1").base
+        'tiny'
+    """
+    if not ref.strip():
+        raise ModelError("the model reference is empty", fix="for instance seedling:small")
+    if ref.startswith("openai:"):
+        return _endpoint(ref)
+    return _local(ref, relative_to or Path(), seen=())
+
+
+def _endpoint(ref: str) -> Reference:
+    name, _, url = ref.removeprefix("openai:").rpartition("@")
+    parts = urlsplit(url)
+    if not name or parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ModelError(
+            f"malformed endpoint reference {_without_password(ref)!r}",
+            where="model reference",
+            fix="write openai:MODEL@http://host:port/v1",
+        )
+    if parts.username or parts.password or parts.query:
+        raise ModelError(
+            "an endpoint reference must not carry a key or password",
+            where="model reference",
+            fix="put the key into the environment variable TILTH_API_KEY or OPENAI_API_KEY",
+        )
+    return Reference(ref, "endpoint", name, url=url.rstrip("/"))
+
+
+def _without_password(ref: str) -> str:
+    return re.sub(r"//[^/@]*@", "//...@", ref)
+
+
+def _local(ref: str, start: Path, seen: tuple[str, ...]) -> Reference:
+    """A folder, a seedling or a hub id, with the adapters that it names or is."""
+    if ref in seen or len(seen) > 8:
+        raise ModelError("adapters name each other in a circle", where=" -> ".join([*seen, ref]))
+    whole = _folder_of(ref, start)
+    base_text, adapter_texts = (ref, []) if whole else _split(ref)
+    folder = whole or _folder_of(base_text, start)
+    if folder is None:
+        if base_text.startswith("seedling:"):
+            raise _no_seedling(base_text)
+        if not _looks_like_hub(base_text):
+            raise _no_folder(base_text, start)
+        base = Reference(ref, "hub", base_text)
+    elif (folder / "adapter_config.json").is_file():
+        inner = _base_of_adapter(folder)
+        under = _local(inner, folder, (*seen, ref))
+        base = Reference(ref, under.kind, under.base, (*under.adapters, folder))
+    else:
+        base = Reference(ref, "folder", str(folder))
+    more = tuple(_adapter(text, start) for text in adapter_texts)
+    return Reference(ref, base.kind, base.base, (*base.adapters, *more))
+
+
+def _split(ref: str) -> tuple[str, list[str]]:
+    base, *adapters = ref.split("+")
+    if any(not a for a in (base, *adapters)):
+        raise ModelError(
+            f"malformed reference {ref!r}", where="model reference", fix="write REF+path/to/adapter"
+        )
+    return base, adapters
+
+
+def _folder_of(text: str, start: Path) -> Path | None:
+    """The model folder that `text` names, or None: a seedling, a folder, an artefact's model/."""
+    if text.startswith("seedling:"):
+        folder = SEEDLINGS / text.removeprefix("seedling:")
+        found = _plain_name(text.removeprefix("seedling:")) and (folder / "config.json").is_file()
+        return folder if found else None
+    folder = start / Path(text).expanduser()
+    if not folder.is_dir():
+        return None
+    is_model = any((folder / n).is_file() for n in ("config.json", "adapter_config.json"))
+    if not is_model and (folder / "model").is_dir():
+        folder = folder / "model"
+    return folder.resolve()
+
+
+def _plain_name(name: str) -> bool:
+    return re.fullmatch(r"[\w.-]+", name) is not None and name.strip(".") != ""
+
+
+def _adapter(text: str, start: Path) -> Path:
+    folder = _folder_of(text, start)
+    if folder is None:
+        raise _no_folder(text, start)
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            "this folder is not a PEFT adapter",
+            where=str(folder / "adapter_config.json"),
+            fix="the part after + must be a folder with adapter_config.json",
+        )
+    return folder
+
+
+def _base_of_adapter(folder: Path) -> str:
+    path = folder / "adapter_config.json"
+    try:
+        name = json.loads(path.read_text("utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"not a JSON object: {error}", where=str(path)) from error
+    if not name:
+        raise ModelError(
+            "the adapter does not name its base model",
+            where=f"{path}: base_model_name_or_path",
+            fix=f"say it yourself: BASE+{folder}",
+        )
+    return str(name)
+
+
+def _looks_like_hub(text: str) -> bool:
+    # "./x" and "/x" are paths; "x" or "x/y" may be a hub id.
+    return _HUB.fullmatch(text) is not None and ".." not in text
+
+
+def _no_seedling(ref: str) -> ModelError:
+    names = sorted(p.parent.name for p in SEEDLINGS.glob("*/config.json"))
+    name = ref.removeprefix("seedling:")
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    fix = f"did you mean seedling:{near[0]}?" if near else f"there are: {', '.join(names) or '-'}"
+    return ModelError(f"no seedling is called {name!r}", where="model reference", fix=fix)
+
+
+def _no_folder(text: str, start: Path) -> ModelError:
+    path = start / Path(text).expanduser()
+    siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    fix = f"did you mean {path.parent / near[0]}?" if near else "check the path"
+    return ModelError("there is no such model folder", where=str(path), fix=fix)
+
+
+def digest(ref: str | Reference) -> str:
+    """What a reference's content hashes to, for the keys of steps and caches.
+
+    Local models hash the content of their folders, base and adapters; a hub id or an endpoint hashes
+    its name, since what stands behind it cannot be read.
+    """
+    reference = ref if isinstance(ref, Reference) else resolve(ref)
+    parts = [f"{reference.kind}:{reference.base}@{reference.url}"]
+    if reference.kind == "folder":
+        parts = [_folder_digest(reference.folder)]
+    parts += [_folder_digest(adapter) for adapter in reference.adapters]
+    if len(parts) == 1:
+        return parts[0]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _folder_digest(folder: Path) -> str:
+    from tilth.artefacts import digest_of
+
+    return digest_of(folder)
