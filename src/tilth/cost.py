@@ -96,8 +96,8 @@ class Ledger:
     def measure(self) -> Iterator[Ledger]:
         """Books wall seconds, processor seconds and peak memory of the block.
 
-        A nested block on the same ledger books nothing of its own. Where the system cannot reset its
-        high-water mark (anything but Linux), the peak is that of the process so far.
+        A nested block on the same ledger books nothing of its own. Where the system cannot reset
+        its high-water mark (anything but Linux), the peak is that of the process so far.
         """
         self._depth += 1
         if self._depth > 1:
@@ -125,7 +125,7 @@ class Ledger:
                     self, name, max(mine, amount) if name.startswith("peak_") else mine + amount
                 )
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, int | float]:
         """Plain numbers for a manifest, in the order of the attributes."""
         return {k: v for k, v in asdict(self).items() if not k.startswith("_")}
 
