@@ -6,6 +6,9 @@ stays picklable, so that it crosses worker processes whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
 __all__ = [
     "ArtefactError",
     "DataError",
@@ -17,6 +20,7 @@ __all__ = [
     "SeedError",
     "TilthError",
     "TrainingError",
+    "nearest",
 ]
 
 
@@ -34,6 +38,14 @@ class TilthError(Exception):
         self.problem = problem
         self.where = where
         self.fix = fix
+
+    @classmethod
+    def joined(cls, errors: Sequence[TilthError]) -> TilthError:
+        """One error that tells all of `errors`; the error itself where there is only one."""
+        if len(errors) == 1:
+            return errors[0]
+        told = "\n".join(f"- {error}" for error in errors)
+        return cls(f"{len(errors)} problems:\n{told}")
 
     def __str__(self) -> str:
         where = f"\n  where: {self.where}" if self.where else ""
@@ -84,3 +96,14 @@ class MissingExtra(TilthError, ImportError):
             where=f"needed by the extra {extra!r}",
             fix=f"pip install 'tilth[{extra}]'",
         )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the member of `known` that `word` is most likely a slip of, or ``""``.
+
+    Example:
+        >>> nearest("cuont", ["count", "data"])
+        "did you mean 'count'?"
+    """
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else ""
