@@ -7,7 +7,7 @@ with a manifest is complete, whatever was killed when. What is damaged later is 
 named, moved to ``set-aside/`` and computed again; it is never used.
 
 The folder's name holds the step's key, a hash of everything that decides its content: method,
-version, settings, the content of its inputs, seeds. A key that is finished is never computed twice::
+version, settings, the content of its inputs, seeds. A finished key is never computed twice::
 
     store = Store("runs/demo/artefacts")
     key = step_key("select.length", "1", {"count": 500}, {"data": digest_of("pool.jsonl")})
