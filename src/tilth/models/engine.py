@@ -144,7 +144,7 @@ class Engine(Protocol):
         ...
 
     def score_chat(self, conversations: Sequence[list[Message]]) -> list[Score]:
-        """The log-probability of the last assistant turn of each conversation, end mark included."""
+        """The log-probability of each last assistant turn, its end mark included."""
         ...
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:

@@ -117,12 +117,13 @@ def _local(ref: str, start: Path, seen: tuple[str, ...]) -> Reference:
     if folder is None:
         if base_text.startswith("seedling:"):
             raise _no_seedling(base_text)
-        if not _looks_like_hub(base_text):
+        if not _looks_like_hub(base_text, start):
             raise _no_folder(base_text, start)
         base = Reference(ref, "hub", base_text)
     elif (folder / "adapter_config.json").is_file():
         inner = _base_of_adapter(folder)
-        under = _local(inner, folder, (*seen, ref))
+        beside = folder if _folder_of(inner, folder) else Path()  # plain PEFT: the working folder
+        under = _local(inner, beside, (*seen, ref))
         base = Reference(ref, under.kind, under.base, (*under.adapters, folder))
     else:
         base = Reference(ref, "folder", str(folder))
@@ -147,7 +148,10 @@ def _folder_of(text: str, start: Path) -> Path | None:
         return folder if found else None
     folder = start / Path(text).expanduser()
     if not folder.is_dir():
-        return None
+        # An adapter made on another machine names the seedling by its path there.
+        moved = SEEDLINGS / folder.name
+        shipped = folder.parts[-3:-1] == SEEDLINGS.parts[-2:] and (moved / "config.json").is_file()
+        return moved if shipped else None
     is_model = any((folder / n).is_file() for n in ("config.json", "adapter_config.json"))
     if not is_model and (folder / "model").is_dir():
         folder = folder / "model"
@@ -186,9 +190,10 @@ def _base_of_adapter(folder: Path) -> str:
     return str(name)
 
 
-def _looks_like_hub(text: str) -> bool:
-    # "./x" and "/x" are paths; "x" or "x/y" may be a hub id.
-    return _HUB.fullmatch(text) is not None and ".." not in text
+def _looks_like_hub(text: str, start: Path) -> bool:
+    """ "./x" and "/x" are paths; "x/y" may be a hub id unless there is a folder "x" here."""
+    here = "/" in text and (start / text).parent.is_dir()
+    return _HUB.fullmatch(text) is not None and ".." not in text and not here
 
 
 def _no_seedling(ref: str) -> ModelError:
@@ -210,8 +215,8 @@ def _no_folder(text: str, start: Path) -> ModelError:
 def digest(ref: str | Reference) -> str:
     """What a reference's content hashes to, for the keys of steps and caches.
 
-    Local models hash the content of their folders, base and adapters; a hub id or an endpoint hashes
-    its name, since what stands behind it cannot be read.
+    Local models hash the content of their folders, base and adapters; a hub id or an endpoint
+    hashes its name, since what stands behind it cannot be read.
     """
     reference = ref if isinstance(ref, Reference) else resolve(ref)
     parts = [f"{reference.kind}:{reference.base}@{reference.url}"]
