@@ -14,6 +14,7 @@ from tilth.report.verdict import relation, verdict_of
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 __all__ = ["show"]
 
@@ -54,7 +55,7 @@ def _scores(comparison: dict[str, Any], main: str) -> Table:
 
     level = f"{100 * comparison['level']:g}%"
     table = Table(title=f"Scores with {level} intervals", title_justify="left", box=None)
-    table.add_column("arm")
+    table.add_column("arm", overflow="fold")
     table.add_column("score", justify="right")
     if comparison["differences"]:
         heading = f"less {comparison['baseline']} (paired)"
@@ -90,7 +91,7 @@ def _costs(costs: dict[str, Any]) -> Table:
     from rich.text import Text
 
     table = Table(title="Cost of every step", title_justify="left", box=None, show_footer=True)
-    table.add_column("step", footer="total")
+    table.add_column("step", footer="total", overflow="fold")
     for name, total in zip(costs["columns"], costs["total"], strict=True):
         table.add_column(name, justify="right", footer=Text(total))
     for step, cells in costs["rows"]:

@@ -40,9 +40,8 @@ def decimals(estimate: dict[str, Any]) -> int:
 def interval(estimate: dict[str, Any], *, sign: bool = False) -> str:
     """``0.31 [0.28, 0.34]`` from an estimate as stored in ``comparison.json``."""
     digits = decimals(estimate)
-    value, low, high = (
-        score(float(estimate[k]), digits, sign=sign) for k in ("value", "low", "high")
-    )
+    value = score(float(estimate["value"]), digits, sign=sign)
+    low, high = (score(float(estimate[bound]), digits) for bound in ("low", "high"))
     return f"{value} [{low}, {high}]"
 
 

@@ -213,7 +213,7 @@ def _versions(run: RunView) -> list[tuple[str, str]]:
 
 
 def _local(text: str, folder: Path) -> str:
-    """Paths below the run folder, told from there: where it lies on this disk is nobody's business."""
+    """Paths below the run folder, told from there: the page says nothing of the disk around it."""
     for root in (str(folder.resolve()), str(folder)):
         text = text.replace(root.rstrip("/") + "/", "")
     return text

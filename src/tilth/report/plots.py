@@ -181,7 +181,7 @@ def _figure(salt: str, said: str, size: tuple[float, float], draw: Callable[[Axe
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: Any = {  # matplotlib types each key by itself
         "svg.fonttype": "none",
         "svg.hashsalt": f"tilth-{salt}",
         "text.parse_math": False,  # a skill called "$x" is a name, not a formula
