@@ -73,9 +73,7 @@ class Example:
     @property
     def answer(self) -> str:
         """The last assistant turn's text, or ``""``."""
-        return next(
-            (m["content"] for m in reversed(self.messages) if m["role"] == "assistant"), ""
-        )
+        return next((m["content"] for m in reversed(self.messages) if m["role"] == "assistant"), "")
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form: ``id``, ``messages``, ``meta``, and the pair's fields where present."""
