@@ -1,1 +1,5 @@
+"""Generation: methods that write new examples, one file each."""
 
+from tilth._members import members
+
+__getattr__ = members(__name__, __path__)
