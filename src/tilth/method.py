@@ -2,8 +2,8 @@
 
 A method is a frozen pydantic model. Its fields are its settings (published defaults, cited in the
 docstring); :meth:`Method.run` does the work inside a :class:`Work` folder that becomes an immutable
-artefact. A method is found by its entry point (group ``tilth.<verb>``), by the recipe runner, the command line,
-the documentation and the conformance suite alike.
+artefact. A method is found by its entry point (group ``tilth.<verb>``), by the recipe runner, the
+command line, the documentation and the conformance suite alike.
 
     >>> from tilth.select.length import Length                          # doctest: +SKIP
     >>> chosen = Length(data="pool.jsonl", count=500).to("chosen")      # doctest: +SKIP
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -24,13 +24,24 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.fields import FieldInfo
 
 from tilth.artefacts import Artefact, Manifest, Store, step_key
 from tilth.cost import Ledger
 from tilth.errors import ArtefactError, SeedError, nearest
 from tilth.seeds import SeedPlan, TestSeed, TuningSeed, derive, stream
 
-__all__ = ["DataRef", "Input", "Kind", "Method", "ModelRef", "Outcome", "ScoresRef", "Work"]
+__all__ = [
+    "DataRef",
+    "Input",
+    "Kind",
+    "Method",
+    "ModelRef",
+    "Outcome",
+    "ScoresRef",
+    "Work",
+    "replaced",
+]
 
 Kind = Literal["rows", "model", "scores", "comparison", "files"]
 
@@ -58,7 +69,7 @@ DataRef = Annotated[str, Input("rows")]
 """A data file, or the folder of an artefact of kind ``rows``."""
 
 ModelRef = Annotated[str, Input("model", "tilth.models.reference:digest")]
-"""A model reference: ``seedling:small``, a folder, a hub id, ``openai:MODEL@URL``, ``REF+ADAPTER``."""
+"""A model: ``seedling:small``, a folder, a hub id, ``openai:MODEL@URL``, ``REF+ADAPTER``."""
 
 ScoresRef = Annotated[str, Input("scores")]
 """The folder of an artefact of kind ``scores``."""
@@ -189,7 +200,7 @@ class Method(BaseModel):
         return {
             name: marks[0].kind
             for name, info in cls.model_fields.items()
-            if (marks := [*_marks(Annotated[info.annotation, None, *info.metadata])])
+            if (marks := [*_marks(_typed(info))])
         }
 
     def references(self) -> Iterator[tuple[str, str, Input]]:
@@ -198,8 +209,7 @@ class Method(BaseModel):
         Inputs are found inside lists, mappings and nested settings too.
         """
         for name, info in type(self).model_fields.items():
-            annotation = Annotated[info.annotation, None, *info.metadata]
-            yield from _references(annotation, getattr(self, name), name)
+            yield from _references(_typed(info), getattr(self, name), name)
 
     def lineage(self) -> dict[str, dict[str, str]]:
         """Per input its reference and the digest of its content; reads the inputs."""
@@ -251,7 +261,7 @@ class Method(BaseModel):
             plan: The seeds.
             digests: Per input the digest of its content, as in :meth:`lineage`.
         """
-        settings = _replaced(self.model_dump(mode="json"), digests)
+        settings = replaced(self.model_dump(mode="json"), digests)
         seeds: dict[str, Any] = {"tuning": [int(s) for s in plan.tuning]}
         if self.judges:
             seeds["testing"] = [int(s) for s in plan.testing]
@@ -306,6 +316,12 @@ class _Place(Store):
         return Manifest.is_ours(path) and Manifest.read(path).key == key
 
 
+def _typed(info: FieldInfo) -> Any:
+    """A field's annotation together with its marks, which pydantic keeps apart."""
+    parts: Any = (info.annotation, None, *info.metadata)
+    return Annotated[parts]
+
+
 def _marks(annotation: Any) -> Iterator[Input]:
     """Every input mark anywhere inside a type annotation."""
     for part in get_args(annotation):
@@ -315,7 +331,7 @@ def _marks(annotation: Any) -> Iterator[Input]:
             yield from _marks(part)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for info in annotation.model_fields.values():
-            yield from _marks(Annotated[info.annotation, None, *info.metadata])
+            yield from _marks(_typed(info))
 
 
 def _references(annotation: Any, value: Any, place: str) -> Iterator[tuple[str, str, Input]]:
@@ -339,17 +355,16 @@ def _references(annotation: Any, value: Any, place: str) -> Iterator[tuple[str, 
             yield from _references(args[index] if fixed else args[0], item, f"{place}.{index}")
     elif isinstance(value, BaseModel):
         for name, info in type(value).model_fields.items():
-            inner = Annotated[info.annotation, None, *info.metadata]
-            yield from _references(inner, getattr(value, name), f"{place}.{name}")
+            yield from _references(_typed(info), getattr(value, name), f"{place}.{name}")
 
 
-def _replaced(value: Any, digests: dict[str, str], place: str = "") -> Any:
-    """`value` with the digest of its content in the place of every input."""
-    if place in digests:
-        return digests[place]
+def replaced(value: Any, by_place: Mapping[str, str], place: str = "") -> Any:
+    """Settings with another text at some places, e.g. ``{"arms.tuned": "/runs/x"}``."""
+    if place in by_place:
+        return by_place[place]
     start = f"{place}." if place else ""
     if isinstance(value, dict):
-        return {k: _replaced(v, digests, f"{start}{k}") for k, v in value.items()}
+        return {k: replaced(v, by_place, f"{start}{k}") for k, v in value.items()}
     if isinstance(value, list):
-        return [_replaced(v, digests, f"{start}{i}") for i, v in enumerate(value)]
+        return [replaced(v, by_place, f"{start}{i}") for i, v in enumerate(value)]
     return value

@@ -1,8 +1,9 @@
 """What a recipe file may say, and how it is read.
 
-A recipe is YAML: ``name``, ``model``, ``data``, ``seeds`` and ``steps``; each step is ``{id, do: verb.method, with:
-{...}}``. A value ``${steps.ID}`` stands for the artefact of an earlier step, ``${model}`` and
-``${data}`` for the recipe's own. Every error names the file and line, and the nearest valid word.
+A recipe is YAML: ``name``, ``model``, ``data``, ``seeds`` and ``steps``; each step is
+``{id, do: verb.method, with: {...}}``. A value ``${steps.ID}`` stands for the artefact of an
+earlier step, ``${model}`` and ``${data}`` for the recipe's own. Every error names the file and
+line, and the nearest valid word.
 
     >>> recipe = Recipe.read("recipes/quickstart.yaml", ["keep.count=100"])     # doctest: +SKIP
     >>> [step.id for step in recipe.steps]                                      # doctest: +SKIP
@@ -16,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, ValidationError
 
 from tilth.errors import RecipeError, SeedError, nearest
@@ -34,10 +34,10 @@ class Seeds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    root: StrictInt = Field(0, description="every random stream is derived from it by name")
-    tuning: list[StrictInt] = Field([1], description="seeds that may choose settings")
+    root: StrictInt = Field(default=0, description="every random stream is derived from it by name")
+    tuning: list[StrictInt] = Field(default=[1], description="seeds that may choose settings")
     testing: list[StrictInt] = Field(
-        [101, 102, 103, 104, 105], description="seeds that may only judge"
+        default=[101, 102, 103, 104, 105], description="seeds that may only judge"
     )
 
 
@@ -52,7 +52,7 @@ class Step(BaseModel):
 
 
 class Recipe(BaseModel):
-    """A recipe that has been read; :func:`tilth.validate.validate` checks it against the methods."""
+    """A recipe that has been read; :mod:`tilth.validate` checks it against its methods."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -91,7 +91,7 @@ class Recipe(BaseModel):
         if not isinstance(source.value, dict):
             raise RecipeError(
                 "a recipe is a mapping with the keys name, model, data, seeds, steps",
-                where=source.where(()[:0]) if source.marks else source.file,
+                where=source.file,
                 fix="start from recipes/quickstart.yaml",
             )
         for override in overrides:
@@ -131,11 +131,6 @@ class Recipe(BaseModel):
         if self._folder is not None and (self._folder / given).exists():
             return self._folder / given
         return Path.cwd() / given
-
-    def as_yaml(self) -> str:
-        """The recipe with its overrides applied and its defaults filled in."""
-        body = self.model_dump(by_alias=True, exclude_none=True)
-        return yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
 
     def _check_names(self) -> None:
         seen: dict[str, int] = {}

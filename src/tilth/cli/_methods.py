@@ -1,0 +1,201 @@
+"""``tilth select length --data pool.jsonl --count 500 --out chosen``: a command per method.
+
+The options are a method's settings: name, type, default and help come from its own fields, so that
+a new method has its command line without a line here. Only the method that is asked for is
+imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+from rich.markup import escape
+
+from tilth.cli import _console as console
+from tilth.marked_yaml import parse_value
+from tilth.method import Input, Method
+from tilth.registry import VERBS, methods
+from tilth.seeds import SeedPlan
+from tilth.validate import build
+
+__all__ = ["commands"]
+
+_SAMPLE = {"rows": "pool.jsonl", "model": "seedling:small", "scores": "scores"}
+
+
+def commands(verb: str, words: Sequence[str]) -> typer.Typer:
+    """The commands of one verb.
+
+    Args:
+        verb: The verb.
+        words: The command line; the method that it names gets its options, the others a line.
+    """
+    app = typer.Typer(
+        help=f"{VERBS[verb]} `tilth {verb}` lists its methods.",
+        invoke_without_command=True,
+        rich_markup_mode="rich",
+        epilog=f"Example: tilth {verb} METHOD --help",
+    )
+
+    @app.callback()
+    def listing(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            _list(verb)
+
+    if words and words[0] == verb:
+        for entry in methods(verb).values():
+            if entry.name in words:
+                _add(app, entry.load())
+            else:
+                app.command(entry.name, help=escape(entry.summary()))(_list)
+    return app
+
+
+def _list(verb: str = "") -> None:
+    listed = [(entry.name, entry.summary()) for entry in methods(verb).values()]
+    if listed:
+        console.table(listed, verb, VERBS[verb])
+    else:
+        console.out().print(f"no method of the verb {verb!r} is installed yet")
+
+
+def _add(app: typer.Typer, method: type[Method]) -> None:
+    """Adds the command of `method`, with an option for every setting."""
+    words = f"tilth {method.verb} {method.name}"
+    needed = [f"{_flag(n)} {_sample(i)}" for n, i in method.model_fields.items() if i.is_required()]
+    about = inspect.cleandoc(method.__doc__ or "").partition("\nExample:")[0]
+    app.command(
+        method.name,
+        help=escape(about),
+        epilog=escape(f"Example: {' '.join([words, *needed])} --out {method.name}-1"),
+    )(_command(method))
+
+
+def _command(method: type[Method]) -> Callable[..., None]:
+    """The function behind a method's command, with the signature that typer reads."""
+
+    def command(**given: Any) -> None:
+        folder, seed = given.pop("out"), given.pop("seed")
+        plan = SeedPlan(root=seed)
+        if method.judges:
+            testing = parse_value(f"[{given.pop('test_seeds')}]", "--test-seeds")
+            plan = SeedPlan.of(seed, tuning=[], testing=testing)
+        settings = {
+            name: _value(method.model_fields[name], text, _flag(name))
+            for name, text in given.items()
+            if text is not None
+        }
+        made = build(method, settings, f"tilth {method.verb} {method.name}")
+        with console.resumable():
+            artefact = made.to(folder, plan=plan, say=console.say)
+        manifest = artefact.manifest
+        how = "found finished" if artefact.cached else "made"
+        console.out().print(f"[green]✓[/] {how}: {escape(str(folder))}")
+        if manifest.funnel:
+            steps = " → ".join(f"{stage} {rows:,}" for stage, rows in manifest.funnel)
+            console.out().print(f"  rows    {escape(steps)}")
+        console.out().print(f"  metrics {escape(console.one_line(manifest.metrics, 20))}")
+        console.out().print(f"  cost    {escape(console.amounts(manifest.cost))}")
+
+    options = [_option(name, info) for name, info in method.model_fields.items()]
+    own = [
+        _parameter("out", Path, "The folder to write; it becomes an artefact.", metavar="FOLDER"),
+        _parameter("seed", int, "The root seed.", default=0),
+    ]
+    if method.judges:
+        default = ",".join(str(int(s)) for s in SeedPlan().testing)
+        own.append(_parameter("test_seeds", str, "Seeds that only judge.", default=default))
+    parameters = sorted([*options, *own], key=lambda p: p.default is not inspect.Parameter.empty)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _parameter(
+    name: str, kind: Any, text: str, default: Any = inspect.Parameter.empty, **more: Any
+) -> inspect.Parameter:
+    flag = more.pop("flag", _flag(name))
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, typer.Option(flag, help=escape(text), **more)],
+    )
+
+
+def _option(name: str, info: FieldInfo) -> inspect.Parameter:
+    """A setting as an option; it is given as text, and the method itself checks it."""
+    text = info.description or ""
+    if info.is_required():
+        return _parameter(name, str, text, metavar=_type_name(info))
+    default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    if info.annotation is bool:
+        flag = f"{_flag(name)}/--no-{_flag(name)[2:]}"
+        return _parameter(name, Optional[bool], text, None, flag=flag, show_default=str(default))
+    shown = {} if default is None else {"show_default": _shown(default)}
+    return _parameter(name, Optional[str], text, None, metavar=_type_name(info), **shown)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, list | tuple):
+        return ",".join(map(str, default)) or "none"
+    return str(default) if default != "" else "empty"
+
+
+def _sample(info: FieldInfo) -> str:
+    kinds = [mark.kind for mark in info.metadata if isinstance(mark, Input)]
+    return _SAMPLE.get(kinds[0], "FOLDER") if kinds else _type_name(info)
+
+
+def _types(annotation: Any) -> list[Any]:
+    """The plain types, origins and literals of an annotation, unions taken apart."""
+    origin = get_origin(annotation)
+    if origin is None or origin is Literal or origin in (list, tuple, dict):
+        return [annotation]
+    if origin is Annotated:
+        return _types(get_args(annotation)[0])
+    return [found for part in get_args(annotation) for found in _types(part)]
+
+
+def _type_name(info: FieldInfo) -> str:
+    """A short name of the type for the help, e.g. ``INTEGER`` or ``longest|shortest``."""
+    kinds = [mark.kind for mark in info.metadata if isinstance(mark, Input)]
+    if kinds:
+        return kinds[0].upper()
+    names = []
+    for kind in _types(info.annotation):
+        origin = get_origin(kind)
+        if origin is Literal:
+            names += [str(choice) for choice in get_args(kind)]
+        elif origin is dict or kind is dict:
+            names.append("NAME=VALUE,...")
+        elif origin in (list, tuple) or kind in (list, tuple):
+            names.append("A,B,...")
+        elif kind is not type(None):
+            names.append({int: "INTEGER", float: "NUMBER", str: "TEXT"}.get(kind, "VALUE"))
+    return "|".join(dict.fromkeys(names))
+
+
+def _value(info: FieldInfo, text: str | bool, flag: str) -> Any:
+    """The value that `text` means: text where text is expected, else read as in a recipe."""
+    kinds = _types(info.annotation)
+    choices = [choice for k in kinds if get_origin(k) is Literal for choice in get_args(k)]
+    if isinstance(text, bool) or text in choices or str in kinds:
+        return text
+    origins = {get_origin(kind) or kind for kind in kinds}
+    if text[:1] not in "[{":
+        if dict in origins:
+            pairs = (pair.partition("=") for pair in text.split(",") if pair)
+            return {name.strip(): parse_value(value, flag) for name, _, value in pairs}
+        if origins & {list, tuple}:
+            return [parse_value(item, flag) for item in text.split(",") if item]
+    return parse_value(text, flag)
