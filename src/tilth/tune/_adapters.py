@@ -1,0 +1,102 @@
+"""Putting a LoRA adapter on a model, and saving what was tuned as a plain folder."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from tilth.errors import RecipeError
+from tilth.models.chat import chat_format
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["save_plain", "with_lora", "without_cache"]
+
+
+def with_lora(
+    model: PreTrainedModel,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    targets: str | list[str],
+    base_name: str,
+) -> PeftModel:
+    """`model` with a new adapter: its update starts at zero, its weights from torch's generator.
+
+    Args:
+        model: The base; its own weights are frozen.
+        rank: Rank of the two matrices.
+        alpha: The update is scaled by ``alpha / rank``.
+        dropout: Dropout on the adapter's input.
+        targets: Module names, or ``all-linear``.
+        base_name: What the adapter's file says its base is.
+
+    Raises:
+        RecipeError: No module has such a name.
+    """
+    kinds = {type(module) for module in model.modules()}
+    try:
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]
+            lora_dropout=dropout,
+            target_modules=targets,
+            fan_in_fan_out=Conv1D in kinds,  # GPT-2 keeps its weights transposed
+            task_type="CAUSAL_LM",
+        )
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        linear = {n.rpartition(".")[2] for n, m in model.named_modules() if _is_linear(m)}
+        raise RecipeError(
+            f"LoRA cannot be put on {targets!r}: {str(error).splitlines()[0]}",
+            where="targets",
+            fix=f"use all-linear, or some of {', '.join(sorted(linear))}",
+        ) from error
+    adapted.peft_config["default"].base_model_name_or_path = base_name
+    return adapted
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear | Conv1D)
+
+
+@contextmanager
+def without_cache(model: PreTrainedModel) -> Iterator[None]:
+    """Trains without a key-value cache and gives the configuration back as it was."""
+    before = model.config.use_cache
+    model.config.use_cache = False
+    try:
+        yield
+    finally:
+        model.config.use_cache = before
+
+
+def save_plain(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    """Saves weights, tokenizer, chat template and stop tokens; any HF tool loads the folder.
+
+    The template in which the model was tuned is saved even where the tokenizer had none of its
+    own, and the mark that ends an answer is added to the stop tokens of generation.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    form = chat_format(tokenizer)
+    generation = model.generation_config
+    if generation is not None:
+        known = generation.eos_token_id
+        stops = set(known if isinstance(known, list) else [] if known is None else [known])
+        stops |= form.stop_ids
+        generation.eos_token_id = sorted(stops)
+        generation.save_pretrained(folder)
+    if form.is_default:
+        tokenizer.chat_template = form.template
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,99 @@
+"""The model card of a tuned model: what it was made from, how, at what cost, with what result.
+
+It holds nothing that a clock says, so that the same run writes the same bytes; seconds and memory
+are in the manifest beside the model.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Card"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the card states.
+
+    Attributes:
+        method: Full name of the method, e.g. ``tune.sft``.
+        base: Name of the base model as PEFT or transformers would load it.
+        reference: The model reference as the user wrote it.
+        is_adapter: Whether the folder holds a PEFT adapter.
+        data: The data reference.
+        rows: Rows read, trained on and rejected.
+        settings: All settings of the method.
+        seeds: Every seed that was used, by what it was used for.
+        cost: Amounts: tokens, targets, FLOPs, steps.
+        results: Measured numbers.
+        versions: Versions of the libraries that matter for the numbers.
+    """
+
+    method: str
+    base: str
+    reference: str
+    is_adapter: bool
+    data: str
+    rows: dict[str, int]
+    settings: dict[str, Any]
+    seeds: dict[str, int]
+    cost: dict[str, float]
+    results: dict[str, Any]
+    versions: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Writes ``README.md`` into the model's folder."""
+        (folder / "README.md").write_text(self.text(), encoding="utf-8")
+
+    def text(self) -> str:
+        """The card as Markdown with the header that model hubs read."""
+        kind = "a LoRA adapter" if self.is_adapter else "a whole model"
+        parts = [
+            self._header(),
+            f"# {Path(self.reference).name or self.reference}, tuned with {self.method}",
+            f"This folder holds {kind} of `{self.reference}`, tuned on assistant turns only.",
+            "## Use\n\n" + self._use(),
+            "## Data\n\n" + _table({"source": f"`{self.data}`", **self.rows}),
+            "## Settings\n\n```json\n"
+            + json.dumps(self.settings, indent=2, sort_keys=True)
+            + "\n```",
+            "## Seeds\n\n" + _table(self.seeds),
+            "## Cost\n\n" + _table(self.cost) + "\n\nSeconds and memory are in `manifest.json`.",
+            "## Results\n\n" + _table(self.results) + "\n\nThe loss is that of training. "
+            "Whether the model became better must be measured on held-out exams; this step did not.",
+            "## Versions\n\n" + _table(self.versions),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def _header(self) -> str:
+        library = "peft" if self.is_adapter else "transformers"
+        tags = ["sft", "tilth", *(["lora"] if self.is_adapter else [])]
+        lines = [f"base_model: {json.dumps(self.base)}", f"library_name: {library}"]
+        lines += ["pipeline_tag: text-generation", f"tags: {json.dumps(tags)}"]
+        return "\n".join(["---", *lines, "---"])
+
+    def _use(self) -> str:
+        name = "AutoPeftModelForCausalLM" if self.is_adapter else "AutoModelForCausalLM"
+        library = "peft" if self.is_adapter else "transformers"
+        return (
+            "```python\n"
+            + (f"from {library} import {name}\nfrom transformers import AutoTokenizer\n\n")
+            + f'model = {name}.from_pretrained("path/to/this/folder")\n'
+            + 'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n```'
+        )
+
+
+def _table(values: dict[str, Any]) -> str:
+    rows = [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in values.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}"

@@ -1,0 +1,363 @@
+"""One tuning run, from the data reference to the saved model: the straight line of `tune.sft`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from tilth._manifest import installed_versions
+from tilth.cost import forward_flops, training_flops
+from tilth.data.read import Rows, read
+from tilth.data.write import Rejection, write_rejected
+from tilth.errors import DataError, RecipeError, TrainingError
+from tilth.method import Outcome, Work
+from tilth.models.chat import encode_chat
+from tilth.models.load import base_name, load, pick_device
+from tilth.models.reference import Reference, digest, resolve
+from tilth.tune._adapters import save_plain, with_lora, without_cache
+from tilth.tune._batches import Collator, Order
+from tilth.tune._card import Card
+from tilth.tune._checkpoint import Checkpoints
+from tilth.tune._corpus import Corpus, Encoded, Refused, gather
+from tilth.tune._isolation import require_isolation
+from tilth.tune._precision import Precision, resolve_precision, threads_for, with_threads
+from tilth.tune._trainer import Engine
+
+if TYPE_CHECKING:
+    from tilth.tune.sft import SFT
+
+_OURS = {
+    "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "lr_scheduler_type", "warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm",
+    "num_train_epochs", "max_steps", "logging_steps", "save_steps", "save_strategy", "bf16", "fp16",
+    "seed", "data_seed", "train_sampling_strategy", "label_smoothing_factor", "eval_strategy",
+}  # fmt: skip
+"""Arguments that follow from the settings, or that our loss and batches do not read."""
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What a run is made of once data and model are there."""
+
+    settings: SFT
+    reference: Reference
+    rows: Rows
+    refused: list[Refused]
+    corpus: Corpus
+    precision: Precision
+    threads: int
+    seeds: dict[str, int]
+
+    def identity(self) -> str:
+        """What a checkpoint must share with the run that continues it."""
+        body = {
+            "settings": self.settings.model_dump(mode="json", exclude={"model", "data"}),
+            "corpus": self.corpus.digest(),
+            "base": digest(self.reference),
+            "precision": self.precision,
+            "seeds": self.seeds,
+        }
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def tune(settings: SFT, work: Work) -> Outcome:
+    """Trains as `settings` say and fills ``work.folder``; see :class:`tilth.tune.sft.SFT`."""
+    _check_trainer(settings.trainer)
+    reference = resolve(settings.model)
+    rows = read(settings.data, max_rejected=settings.max_rejected, say=work.say)
+    model, tokenizer = load(reference, "cpu", "float32")
+    device = pick_device("cpu" if settings.trainer.get("use_cpu") else "auto")
+    parameters = model.num_parameters()
+    threads = threads_for(parameters, settings.threads)
+    with with_threads(threads), without_cache(model):
+        corpus, refused = gather(
+            _encoded(rows, tokenizer),
+            max_length=_longest(model, settings.max_length),
+            vocabulary=model.get_input_embeddings().weight.shape[0],
+        )
+        _set_aside(rows, refused, corpus, settings.max_rejected, work)
+        seeds = {name: work.derive(name) for name in ("order", "weights")}
+        precision = resolve_precision(settings.precision, device, parameters)
+        setup = _Setup(settings, reference, rows, refused, corpus, precision, threads, seeds)
+        tuned = _trainable(model, setup)
+        engine = _engine(tuned, tokenizer, setup, work, device)
+        _train(engine, tokenizer, work)
+    _book(engine, corpus, work)
+    if isinstance(tuned, PeftModel) and reference.adapters:
+        tuned = tuned.merge_and_unload()
+    save_plain(tuned, tokenizer, work.folder / "model")
+    metrics = _metrics(engine, setup)
+    _card(setup, work, isinstance(tuned, PeftModel), metrics).write(work.folder / "model")
+    return Outcome(
+        metrics=metrics,
+        funnel=[
+            ("read", rows.records),
+            ("conversations", len(rows)),
+            ("trained on", len(corpus)),
+        ],
+        not_measured=["whether the model became better: an evaluation step must say that"],
+    )
+
+
+# ---- rows ----
+
+
+def _encoded(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded | str]:
+    """Per row its ids and targets, or why it has none."""
+    for example in rows:
+        try:
+            row = encode_chat(tokenizer, example.messages)
+        except DataError as error:
+            yield error.problem
+        else:
+            yield row.input_ids, row.assistant_mask
+
+
+def _longest(model: PreTrainedModel, wanted: int) -> int:
+    """The longest row that may be kept: `wanted`, or the model's context where it is shorter."""
+    context = getattr(model.config, "max_position_embeddings", None)  # not every model has one
+    return min(wanted, context) if context else wanted
+
+
+def _set_aside(
+    rows: Rows, refused: list[Refused], corpus: Corpus, max_rejected: float, work: Work
+) -> None:
+    """Lists unusable rows in ``rejected.jsonl`` and stops where there are too many.
+
+    Raises:
+        DataError: More than `max_rejected` of the rows cannot be trained on, or all.
+    """
+    here = [
+        Rejection(
+            str(rows.path),
+            _line(rows, r.index),
+            "messages",
+            r.reason,
+            json.dumps(rows[r.index].messages, ensure_ascii=False)[:300],
+        )
+        for r in refused
+    ]
+    path = work.folder / "rejected.jsonl"
+    write_rejected(path, [*rows.rejections(), *here])
+    if not refused:
+        return
+    share = len(refused) / len(rows)
+    work.say(f"{len(refused):,} of {len(rows):,} rows cannot be trained on: {refused[0].reason}")
+    if len(corpus) == 0 or share > max_rejected:
+        raise DataError(
+            f"{share:.0%} of the rows cannot be trained on (the limit is {max_rejected:.0%}); "
+            f"the first: {refused[0].reason}",
+            where=f"{rows.path}, row {here[0].line}",
+            fix="raise max_length or max_rejected, or repair the rows",
+        )
+
+
+def _line(rows: Rows, index: int) -> int:
+    """The line of a row in its file, as far as it says where it was read; else its number."""
+    _, _, line = str(rows[index].meta.get("read_from", "")).rpartition(":")
+    return int(line) if line.isdigit() else index + 1
+
+
+# ---- the trainer ----
+
+
+def _check_trainer(given: dict[str, object]) -> None:
+    """Refuses trainer arguments that do not exist or that settings of ours decide."""
+    known = [f.name for f in dataclasses.fields(TrainingArguments)]
+    for name in given:
+        if name in _OURS:
+            raise RecipeError(
+                f"{name} is decided by the settings of tune.sft", where=f"trainer.{name}"
+            )
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise RecipeError(
+                f"transformers.TrainingArguments has no {name!r}",
+                where=f"trainer.{name}",
+                fix=f"did you mean {near[0]}?" if near else "see the documentation of transformers",
+            )
+
+
+def _trainable(model: PreTrainedModel, setup: _Setup) -> PreTrainedModel | PeftModel:
+    """The model with what is to be trained: its own weights, or a new adapter."""
+    settings, reference = setup.settings, setup.reference
+    if settings.batching == "packed":
+        require_isolation(model, model.get_input_embeddings().weight.shape[0])
+    if settings.adapter == "none":
+        return model
+    if setup.precision == "bf16":
+        model = model.to(torch.bfloat16)  # frozen weights need no float32 copy
+    torch.manual_seed(setup.seeds["weights"])
+    return with_lora(
+        model,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        dropout=settings.dropout,
+        targets=settings.targets,
+        base_name=reference.base if reference.adapters else base_name(reference),
+    )
+
+
+def _engine(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    setup: _Setup,
+    work: Work,
+    device: torch.device,
+) -> Engine:
+    """The training engine with batches, checkpoints and log."""
+    settings = setup.settings
+    order = Order(
+        setup.corpus.lengths,
+        batch_size=settings.batch_size,
+        batching=settings.batching,
+        capacity=_longest(model, settings.max_length),
+        seed=setup.seeds["order"],
+    )
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    log = work.folder / "metrics.jsonl"
+    log.touch()
+
+    def on_row(row: dict[str, float]) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    return Engine(
+        model,
+        _arguments(setup, order, work.scratch / "trainer", device),
+        order=order,
+        collator=Collator(setup.corpus, order, pad=pad or 0),
+        checkpoints=Checkpoints(work.scratch / "checkpoints", setup.identity(), say=work.say),
+        on_row=on_row,
+    )
+
+
+def _arguments(
+    setup: _Setup, order: Order, folder: Path, device: torch.device
+) -> TrainingArguments:
+    """The settings in the words of transformers."""
+    settings = setup.settings
+    steps = settings.max_steps
+    if steps is None:
+        steps = settings.epochs * -(-len(order) // settings.gradient_accumulation)
+    rate = settings.learning_rate or (2e-4 if settings.adapter == "lora" else 2e-5)
+    ours = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation,
+        "learning_rate": rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": round(settings.warmup_ratio * steps),
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "max_steps": steps,
+        "logging_steps": settings.log_every or min(10, max(1, steps // 50)),
+        "save_strategy": "steps",
+        "save_steps": settings.save_every,
+        "bf16": setup.precision == "bf16",
+        "seed": setup.seeds["weights"] % 2**32,
+        "use_cpu": device.type == "cpu",
+        "report_to": [],
+        "disable_tqdm": not sys.stderr.isatty(),
+        "logging_nan_inf_filter": False,  # divergence stops the run instead
+    }
+    return TrainingArguments(**{**ours, **settings.trainer})
+
+
+def _train(engine: Engine, tokenizer: PreTrainedTokenizerBase, work: Work) -> None:
+    """Trains to the end from the newest whole checkpoint; keeps the weights if it diverges."""
+    checkpoints = engine.checkpoints
+    state = checkpoints.newest() if checkpoints is not None else None
+    if state is not None:
+        work.say(f"continuing at step {state.step} of {engine.args.max_steps}")
+    try:
+        engine.train_from(state)
+    except TrainingError as error:
+        if engine.state.global_step == 0:
+            raise
+        kept = work.scratch / "last-good"
+        save_plain(engine.bare_model(), tokenizer, kept)
+        raise TrainingError(
+            f"{error.problem}; the weights after step {engine.state.global_step} are kept",
+            where=f"{error.where}; {kept}",
+            fix=error.fix,
+        ) from error
+
+
+# ---- what is said about it ----
+
+
+def _book(engine: Engine, corpus: Corpus, work: Work) -> None:
+    """Books the tokens and FLOPs of all steps, those before an interruption included."""
+    model = engine.bare_model()
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    head = bare.get_output_embeddings().weight.numel()
+    inputs = bare.get_input_embeddings().weight
+    tied = inputs is bare.get_output_embeddings().weight
+    total = bare.num_parameters()
+    added = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    added = added if isinstance(model, PeftModel) else 0
+    body = total - added - head - (0 if tied else inputs.numel())
+    lengths = corpus.lengths.astype(float)
+    context = float((lengths**2).sum() / lengths.sum() / 2)
+    shape = (bare.config.num_hidden_layers, bare.config.hidden_size, context)
+    if added:  # frozen weights need the gradient of their input only
+        flops = 2 * forward_flops(body, engine.tokens, *shape)
+        flops += 2 * forward_flops(head, engine.targets) + training_flops(added, engine.tokens)
+    else:
+        flops = training_flops(body, engine.tokens, *shape) + training_flops(head, engine.targets)
+    work.ledger.add(tokens_trained=engine.tokens, flops=flops)
+
+
+def _metrics(engine: Engine, setup: _Setup) -> dict[str, object]:
+    """Numbers for the manifest and the card."""
+    model = engine.bare_model()
+    return {
+        "rows_in": len(setup.rows),
+        "rows_trained": len(setup.corpus),
+        "rows_rejected": len(setup.refused) + sum(setup.rows.rejected.values()),
+        "steps": engine.state.global_step,
+        "tokens": engine.tokens,
+        "target_tokens": engine.targets,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "loss_first": engine.rows[0]["loss"] if engine.rows else None,
+        "loss_last": engine.rows[-1]["loss"] if engine.rows else None,
+        "precision": setup.precision,
+        "threads": setup.threads,
+    }
+
+
+def _card(setup: _Setup, work: Work, is_adapter: bool, metrics: dict[str, object]) -> Card:
+    """The model card; sizes and versions, nothing that a clock says."""
+    cost = {
+        "steps": metrics["steps"],
+        "tokens": metrics["tokens"],
+        "target_tokens": metrics["target_tokens"],
+        "flops": work.ledger.flops,
+    }
+    results = {k: metrics[k] for k in ("loss_first", "loss_last", "trainable_parameters")}
+    return Card(
+        method=setup.settings.full_name(),
+        base=setup.reference.base,
+        reference=str(setup.reference),
+        is_adapter=is_adapter,
+        data=setup.settings.data,
+        rows={k: int(metrics[k]) for k in ("rows_in", "rows_trained", "rows_rejected")},
+        settings=setup.settings.model_dump(mode="json"),
+        seeds={"step": work.seed, **setup.seeds},
+        cost=cost,
+        results={k: v for k, v in results.items() if v is not None},
+        versions=installed_versions(),
+    )
