@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -68,12 +68,17 @@ def _add(app: typer.Typer, method: type[Method]) -> None:
     """Adds the command of `method`, with an option for every setting."""
     words = f"tilth {method.verb} {method.name}"
     needed = [f"{_flag(n)} {_sample(i)}" for n, i in method.model_fields.items() if i.is_required()]
-    about = inspect.cleandoc(method.__doc__ or "").partition("\nExample:")[0]
     app.command(
         method.name,
-        help=escape(about),
+        help=escape(_about(method)),
         epilog=escape(f"Example: {' '.join([words, *needed])} --out {method.name}-1"),
     )(_command(method))
+
+
+def _about(method: type[Method]) -> str:
+    """The docstring for a terminal: whole paragraphs, no code marks, no example."""
+    text = inspect.cleandoc(method.__doc__ or "").partition("\nExample:")[0].replace("``", "`")
+    return "\n\n".join(" ".join(part.split("\n")) for part in text.strip().split("\n\n"))
 
 
 def _command(method: type[Method]) -> Callable[..., None]:
@@ -133,12 +138,13 @@ def _option(name: str, info: FieldInfo) -> inspect.Parameter:
     text = info.description or ""
     if info.is_required():
         return _parameter(name, str, text, metavar=_type_name(info))
-    default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    default = info.get_default(call_default_factory=True)
+    if default is not None:
+        text += f" [default: {_shown(default)}]"
     if info.annotation is bool:
         flag = f"{_flag(name)}/--no-{_flag(name)[2:]}"
-        return _parameter(name, Optional[bool], text, None, flag=flag, show_default=str(default))
-    shown = {} if default is None else {"show_default": _shown(default)}
-    return _parameter(name, Optional[str], text, None, metavar=_type_name(info), **shown)
+        return _parameter(name, bool | None, text, None, flag=flag)
+    return _parameter(name, str | None, text, None, metavar=_type_name(info))
 
 
 def _flag(name: str) -> str:

@@ -1,4 +1,4 @@
-"""``tilth run``, ``validate``, ``report``, ``methods``, ``env``: recipes and what surrounds them."""
+"""``tilth run``, ``validate``, ``report``, ``methods``, ``env``: recipes and their surroundings."""
 
 from __future__ import annotations
 
