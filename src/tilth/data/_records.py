@@ -33,6 +33,7 @@ __all__ = ["MAX_LINE", "Records", "open_records"]
 MAX_LINE = 64 * 2**20
 """Bytes of the longest record that is read into memory (our choice)."""
 
+_EXCERPT = 300  # characters of a record that are shown
 _COMPRESSED = (".xz", ".gz", ".bz2", ".zst")
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet", ".arrow")
 _NESTED = {"messages", "conversations", "instances", "chosen", "rejected"}
@@ -56,6 +57,9 @@ class Records(Protocol):
         Raises:
             Reject: It is broken.
         """
+
+    def excerpt(self, start: int, length: int) -> str:
+        """How the record begins, as it stands in the file."""
 
 
 def open_records(path: Path) -> Records:
@@ -117,6 +121,10 @@ class _Bytes:
         except UnicodeDecodeError as error:
             raise Reject("invalid UTF-8") from error
 
+    def excerpt(self, start: int, length: int) -> str:
+        raw = os.pread(self.file.fileno(), min(length, 4 * _EXCERPT), start)
+        return raw.decode(errors="replace").rstrip()[:_EXCERPT]
+
 
 class _JsonLines(_Bytes):
     def spans(self) -> Iterator[Span]:
@@ -127,7 +135,7 @@ class _JsonLines(_Bytes):
     def at(self, start: int, length: int) -> Any:
         text = self.text(start, length)
         try:
-            record = json.loads(text, parse_constant=_no_constant)
+            record = json.loads(text, parse_constant=_finite, parse_float=_finite)
             if "\\u" in text:  # an escape can spell half a character, which no file can hold
                 json.dumps(record, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
@@ -143,6 +151,7 @@ class _Csv(_Bytes):
     def __init__(self, file: IO[bytes], path: Path) -> None:
         super().__init__(file)
         csv.field_size_limit(MAX_LINE)
+        self.path = path
         self.delimiter = ","
         self.columns: list[str] = []
         first = next((line for _, _, line in self.lines() if not line.isspace()), b"")
@@ -179,8 +188,14 @@ class _Csv(_Bytes):
                 blank = not next(reader)
             except StopIteration:
                 return
-            except csv.Error:
+            except csv.Error as error:
                 blank = False  # `at` meets the same quotes again and says so
+                if len(taken) > 1:  # the lines between may be rows that a stray quote swallowed
+                    raise DataError(
+                        f"a quote is opened in line {taken[0][0]} and not closed as it should be",
+                        where=f"{self.path}:{taken[0][0]} to {taken[-1][0]}",
+                        fix='close it, or write a quote inside a field as ""',
+                    ) from error
             if not blank:
                 yield taken[0][0], taken[0][1], taken[-1][2] - taken[0][1]
 
@@ -254,6 +269,9 @@ class _Table:
     def at(self, start: int, length: int) -> Any:
         return _plain(self.table[start])
 
+    def excerpt(self, start: int, length: int) -> str:
+        return json.dumps(self.at(start, length), ensure_ascii=False)[:_EXCERPT]
+
 
 def _plain(value: Any) -> Any:
     """`value` in JSON's types: a date becomes its text, a not-a-number null."""
@@ -266,8 +284,11 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not JSON")
+    return value
 
 
 def _unpacked(path: Path, packed: str) -> IO[bytes]:
@@ -292,7 +313,7 @@ def _spool() -> IO[bytes]:
     return tempfile.TemporaryFile()
 
 
-def _decompressor(path: Path, packed: str) -> IO[bytes]:
+def _decompressor(path: Path, packed: str) -> io.BufferedIOBase:
     if packed == ".zst":
         import pyarrow
 

@@ -2,7 +2,8 @@
 
 Near duplicates are found with MinHash and locality-sensitive hashing (Broder 1997) from
 `datasketch`, and every candidate is checked: a row is dropped only where the Jaccard similarity
-of the two rows' word n-grams really reaches the threshold. The first of several stays.
+of the two rows' word n-grams really reaches the threshold. The first of several stays. A pair
+exactly at the threshold is found with a probability of at least 0.99.
 
     J(A, B) = |A & B| / |A | B|
 """
@@ -22,6 +23,7 @@ from tilth.errors import DataError
 __all__ = ["Deduplication", "Duplicate", "deduplicate"]
 
 _PERMUTATIONS = 128  # datasketch's default; the estimate's standard error is then about 0.04
+_RECALL = 0.99  # of pairs exactly at the threshold; far above it practically all are found
 _SEED = 1  # of the permutations: a fixed part of the method, so that no seed changes what is kept
 
 
@@ -93,8 +95,8 @@ def deduplicate(
         >>> deduplicate(rows).dropped[0].reason
         'exact'
     """
-    if near is not None and not 0 < near <= 1:
-        raise DataError(f"the similarity {near} is outside 0..1", where="near")
+    if near is not None and not 0.05 <= near <= 1:
+        raise DataError(f"the similarity {near} is outside 0.05..1", where="near")
     if size < 1:
         raise DataError(f"an n-gram of {size} words", where="size", fix="choose 1 or more")
     result = Deduplication()
@@ -125,8 +127,7 @@ class _NearIndex:
 
         self.examples, self.near, self.size, self.part = examples, near, size, part
         self.signature = MinHash(num_perm=_PERMUTATIONS, seed=_SEED)
-        # A false candidate costs one check, a missed one stays in the data: favour recall.
-        self.index = MinHashLSH(threshold=near, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+        self.index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(near))
 
     def twin(self, index: int, shingles: set[str]) -> tuple[int | None, float]:
         """The most similar kept row that reaches the threshold; without one, `index` is kept."""
@@ -141,6 +142,21 @@ class _NearIndex:
             return -best[1], best[0]
         self.index.insert(index, signature)
         return None, 0.0
+
+
+def _bands(near: float) -> tuple[int, int]:
+    """Bands and rows per band: as selective as they can be with the promised recall.
+
+    Two rows of similarity J share a band with probability ``1 - (1 - J^rows)^bands``. A false
+    candidate costs one check, but a missed one stays in the data.
+    """
+    rows = 1
+    while rows < _PERMUTATIONS // 2:
+        wider = rows + 1
+        if 1 - (1 - near**wider) ** (_PERMUTATIONS // wider) < _RECALL:
+            break
+        rows = wider
+    return _PERMUTATIONS // rows, rows
 
 
 def _tokens(example: Example, part: Part) -> list[str]:

@@ -183,12 +183,18 @@ def _sharegpt(record: Record, form: str, require: Require) -> list[Example]:
 
 def _pair(record: Record, form: str, require: Require) -> list[Example]:
     prompt, more, answer = _PAIRS[form]
-    context = record.get(more)
+    used = {prompt, more, *_SYSTEM}
     turns = _system(record)
-    turns.append({"role": "user", "content": _joined(record, prompt, context, more)})
-    if require == "answer" or record.get(answer) not in (None, ""):
+    turns.append({"role": "user", "content": _joined(record, prompt, record.get(more), more)})
+    if _is_given(record.get(answer), require):
         turns.append({"role": "assistant", "content": _text(record, answer)})
-    return [Example(turns, _meta(record, {prompt, more, answer, *_SYSTEM}))]
+        used.add(answer)
+    return [Example(turns, _meta(record, used))]
+
+
+def _is_given(answer: object, require: Require) -> bool:
+    """Whether `answer` is to be read: where none is required, a list or a blank is left alone."""
+    return require == "answer" or (isinstance(answer, str) and answer != "")
 
 
 def _seed_tasks(record: Record, form: str, require: Require) -> list[Example]:
@@ -203,7 +209,7 @@ def _seed_tasks(record: Record, form: str, require: Require) -> list[Example]:
         field = f"instances[{index}]."
         prompt = _joined(record, "instruction", instance.get("input"), f"{field}input")
         turns: list[Message] = [{"role": "user", "content": prompt}]
-        if require == "answer" or instance.get("output") not in (None, ""):
+        if _is_given(instance.get("output"), require):
             turns.append({"role": "assistant", "content": _text(instance, "output", field)})
         examples.append(Example(turns, dict(meta)))
     return examples

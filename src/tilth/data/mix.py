@@ -168,5 +168,5 @@ def mix(
         drawn = np.concatenate([np.empty(0, np.int64), *passes])[:count]
         which.append(np.full(count, place))
         where.append(drawn)
-    order = stream(seed, "mix", "", "order").permutation(total)
+    order = stream(seed, "mix order").permutation(total)
     return Mixture(sources, counts, np.concatenate(which)[order], np.concatenate(where)[order])

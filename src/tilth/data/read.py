@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,8 +27,8 @@ from tilth.errors import DataError
 
 __all__ = ["Rows", "read"]
 
+_TOLD = 250_000  # rows between two lines about progress
 _LOOK = 100  # records from which the columns are taken: an optional column may be missing in some
-_EXCERPT = 300  # characters of a rejected row that are shown
 _PLACE = struct.Struct("<IqiH")
 _PLACES = np.dtype([("number", "<u4"), ("start", "<i8"), ("length", "<i4"), ("part", "<u2")])
 
@@ -55,13 +54,8 @@ class _Source:
 
     def rejection(self, number: int, start: int, length: int, error: Reject) -> Rejection:
         """The row for ``rejected.jsonl``."""
-        try:
-            record = self.records.at(start, length)
-            row = json.dumps(record, ensure_ascii=False, default=str)
-        except Reject:
-            row = ""
-        row = row.encode(errors="replace").decode()
-        return Rejection(str(self.path), number, error.field, error.reason, row[:_EXCERPT])
+        row = self.records.excerpt(start, length)
+        return Rejection(str(self.path), number, error.field, error.reason, row)
 
 
 class Rows(Sequence[Example]):
@@ -161,7 +155,7 @@ def read(
         max_chars: Most characters of one example.
         rejected_to: Where to list the unusable rows (``rejected.jsonl``); written before an error
             about them is raised.
-        say: Is given the one-line summary.
+        say: Is given progress on a large file, and the one-line summary.
 
     Returns:
         The rows, by position.
@@ -182,6 +176,8 @@ def read(
     total = 0
     for number, start, length in records.spans():
         total += 1
+        if say is not None and total % _TOLD == 0:
+            say(f"{path.name}: {total:,} rows read, {sum(reasons.values()):,} rejected")
         try:
             for part in range(len(source.examples(number, start, length))):
                 good += _PLACE.pack(number, start, length, part)
@@ -259,7 +255,8 @@ def _located(path: Path) -> Path:
             where=str(path),
             fix=f"did you mean {path.parent / near[0]}?" if near else "check the path",
         )
-    if not path.is_dir() or (path / "dataset_info.json").exists():
+    saved = any((path / f"dataset_{name}.json").exists() for name in ("info", "dict"))
+    if not path.is_dir() or saved:
         return path
     if not (path / "manifest.json").exists():
         inside = sorted(entry.name for entry in path.iterdir())[:5]
