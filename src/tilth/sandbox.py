@@ -134,12 +134,13 @@ def isolation() -> Literal["namespaces", "guard"]:
 class _Warden:
     """The process that forks the programs; it runs one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespaces: bool = True) -> None:
         self.connection, theirs = socket.socketpair()
         with theirs:
             # The hash seed comes by the environment, which -I would ignore.
             self.process = subprocess.Popen(
-                [sys.executable, "-s", "-S", "-B", "-X", "utf8", str(SCRIPT)],
+                [sys.executable, "-s", "-S", "-B", "-X", "utf8", str(SCRIPT)]
+                + ["--no-namespaces"] * (not namespaces),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -49,12 +49,15 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str | No
 class Cell:
     """Where programs run: in namespaces where they are allowed, else in a folder.
 
+    Args:
+        namespaces: Use them if the system allows it.
+
     Attributes:
         closed: Whether the kernel's namespaces hold.
         why: Why they do not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, namespaces: bool) -> None:
         self.closed = False
         self.why = "namespaces are not available on this system"
         self._root_user = os.getuid() == 0
@@ -62,7 +65,7 @@ class Cell:
         self._user = FIRST_UID + os.getpid()
         self._namespace = -1
         # The attempt may fail half-way, and namespaces cannot be left again: try it in a child.
-        if sys.platform == "linux" and self._would_work():
+        if namespaces and sys.platform == "linux" and self._would_work():
             self._enter()
 
     def _would_work(self) -> bool:

@@ -40,7 +40,8 @@ def install(scratch: str, reads_too: bool) -> None:
         reads_too: Also refuse reading outside of `scratch` and the interpreter's own files.
     """
     inside = os.path.realpath(scratch)
-    own = tuple({os.path.realpath(p) for p in (*sys.path, sys.base_prefix) if p})
+    here = os.path.dirname(os.path.realpath(__file__))  # tracebacks show its lines
+    own = tuple({os.path.realpath(p) for p in (*sys.path, sys.base_prefix) if p} | {here})
     noted: set[str] = set()
 
     def refuse(what: str) -> NoReturn:

@@ -154,7 +154,7 @@ def serve(connection: socket.socket) -> None:
         importlib.import_module(name)
     # Without this folder; and the real paths, as the cell has no links to them.
     sys.path[:] = [os.path.realpath(p) for p in sys.path[1:] if os.path.isdir(p)]
-    cell = Cell()
+    cell = Cell(namespaces="--no-namespaces" not in sys.argv)
     send(connection, {"isolation": "namespaces" if cell.closed else "guard", "why": cell.why})
     while (job := receive(connection)) is not None:
         answer = run_job(cell, job, connection.fileno())
