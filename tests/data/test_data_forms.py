@@ -183,6 +183,7 @@ BAD: list[tuple[str, object, str, str]] = [
         "instances[1].output",
     ),
     ("preference", {"prompt": "p", "chosen": "a", "rejected": None}, "null content", "rejected"),
+    ("preference", {"prompt": "p", "chosen": " ", "rejected": "b"}, "empty answer", "chosen"),
     ("preference", {"chosen": "a", "rejected": "b"}, "missing field", "prompt"),
     (
         "preference",

@@ -6,6 +6,8 @@ import bz2
 import gzip
 import json
 import lzma
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -210,7 +212,7 @@ def test_every_bad_row_is_listed_with_line_field_and_reason(tmp_path: Path) -> N
     listed = [json.loads(line) for line in rejected.read_text().splitlines()]
     assert [(r["field"], r["reason"]) for r in listed] == [case[1:] for case in BROKEN]
     assert [r["line"] for r in listed] == list(range(101, 101 + len(BROKEN)))
-    assert {r["file"] for r in listed} == {str(path)}
+    assert {r["file"] for r in listed} == {"pool.jsonl"}
     assert listed[1]["row"] == '{"question": "q"'
     assert max(len(r["row"]) for r in listed) <= 300
     assert sum(rows.rejected.values()) == len(BROKEN)
@@ -301,6 +303,13 @@ def test_an_unknown_kind_of_file_lists_the_known(tmp_path: Path) -> None:
     (tmp_path / "pool.docx").write_text("x")
     with pytest.raises(DataError, match=r"\.jsonl .*\.parquet"):
         read(tmp_path / "pool.docx")
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as pipe:  # a file that nobody can open, root included
+        pipe.bind(os.path.relpath(tmp_path / "pipe.jsonl"))
+    with pytest.raises(DataError, match="cannot be opened"):
+        read(tmp_path / "pipe.jsonl")
 
 
 def test_a_folder_without_manifest(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def open_records(path: Path) -> Records:
             fix=f"give it one of the endings {' '.join(_SUFFIXES)}, with "
             f"{' '.join(_COMPRESSED)} after it where it is compressed",
         )
-    file = _unpacked(path, packed) if packed else path.open("rb")
+    file = _unpacked(path, packed) if packed else _opened(path)
     start = file.read(4)
     file.seek(0)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -289,6 +289,17 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is not JSON")
     return value
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(
+            f"the file cannot be opened: {error.strerror}",
+            where=str(path),
+            fix="check that it is a file that you may read",
+        ) from error
 
 
 def _unpacked(path: Path, packed: str) -> IO[bytes]:

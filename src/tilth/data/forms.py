@@ -161,6 +161,8 @@ def _check(example: Example, require: Require, max_chars: int) -> None:
         raise Reject("no user turn", "messages")
     if require == "answer" and "assistant" not in roles and example.chosen is None:
         raise Reject("no assistant turn", "messages")
+    if require == "answer" and example.chosen is not None and not example.chosen.strip():
+        raise Reject("empty answer", "chosen")
     for index, message in enumerate(example.messages):
         must_speak = ("user", "assistant") if require == "answer" else ("user",)
         if message["role"] in must_speak and not message["content"].strip():

@@ -53,9 +53,9 @@ class _Source:
         return examples
 
     def rejection(self, number: int, start: int, length: int, error: Reject) -> Rejection:
-        """The row for ``rejected.jsonl``."""
+        """The row for ``rejected.jsonl``; without folders: a moved run keeps its bytes."""
         row = self.records.excerpt(start, length)
-        return Rejection(str(self.path), number, error.field, error.reason, row)
+        return Rejection(self.path.name, number, error.field, error.reason, row)
 
 
 class Rows(Sequence[Example]):
