@@ -26,7 +26,7 @@ thresholds, ``tuning`` and ``testing`` are the exams of tuning seeds and test se
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 _SHARES = {"corpus": 0.40, "train": 0.25, "validation": 0.05, "tuning": 0.10, "testing": 0.20}
-_ANSWER = re.compile(r"\banswer is:?\s+(.+?)\s*$", re.IGNORECASE | re.DOTALL)
+_ANSWER = re.compile(r"\banswer is:?\s+", re.IGNORECASE)
 
 
 def split_of(key: str) -> Split:
@@ -42,8 +42,7 @@ def split_of(key: str) -> Split:
 
 def final_answer(text: str) -> str:
     """The final answer of a worked or bare text: what follows the last "answer is"."""
-    found = _ANSWER.search(text.rsplit("\n\n", 1)[0] if "answer is" not in text.lower() else text)
-    return found.group(1) if found else text
+    return _ANSWER.split(text)[-1].strip()
 
 
 def normal(text: str) -> str:
