@@ -1,9 +1,9 @@
-"""Cells: one arm under one seed, computed once, in a process of its own, whatever befalls the others.
+"""Cells: one arm under one seed, computed once, each in its own process, whatever befalls another.
 
 A cell's folder holds ``cell.json`` (its scores, written last and sealed by a digest: its presence
 means done), ``log.txt`` (what it printed), ``failure.json`` where it failed, and whatever it keeps
-to continue after a kill. A worker that dies takes no other cell with it, and the next run of the same
-command computes what is missing.
+to continue after a kill. A worker that dies takes no other cell with it, and the next run of the
+same command computes what is missing.
 """
 
 from __future__ import annotations

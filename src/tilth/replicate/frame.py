@@ -29,7 +29,7 @@ GROUP = "tilth.replicate"
 _WORD = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,59}")
 
 Scores = Mapping[str, float | Sequence[float]]
-"""What a cell measures: per metric one score per item (better, as items are then paired), or a mean.
+"""What a cell measures: per metric one score per item (better: items are then paired) or a mean.
 
 Every arm of a claim must list the same items in the same order under the same seed."""
 

@@ -14,12 +14,12 @@ __all__ = ["papers"]
 
 _HEAD = """# Papers
 
-Every claim that tilth has re-run, with the published figure beside ours. Ours are paired differences
-on test seeds that no choice has seen, each with its interval. A claim is *reproduced* where the
-whole interval is on its side, *contradicted* where it is on the other, and *not shown* otherwise.
-*unverified* means that the published figure is known at second hand only. Our figures come from the
-almanac and the seedlings unless the recipe says otherwise: they test the direction of a claim, not
-its size.
+Every claim that tilth has re-run, with the published figure beside ours. Ours are paired
+differences on test seeds that no choice has seen, each with its interval. A claim is
+*reproduced* where the whole interval is on its side, *contradicted* where it is on the other,
+and *not shown* otherwise. *unverified* means that the published figure is known at second hand
+only. Our figures come from the almanac and the seedlings unless the recipe says otherwise: they
+test the direction of a claim, not its size.
 
 This page is generated from `results/` by `tilth replicate --papers docs/papers.md`; do not edit it.
 """
