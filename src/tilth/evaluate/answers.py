@@ -51,7 +51,9 @@ class Answers(Method):
     )
     limit: int = Field(0, ge=0, description="Use only so many rows, from the top; 0: all.")
     form: Form = Field("chat", description="chat: turns; plain: question-and-answer text.")
-    shots: DataRef | None = Field(None, description="File of worked examples; none by default.")
+    shots: DataRef | None = Field(
+        None, description="File of worked examples; cut at the front where they do not fit."
+    )
     shot_count: int = Field(4, ge=1, description="Examples from the top of the shots file.")
     temperature: float = Field(0.0, ge=0, description="0: greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="With a temperature.")
@@ -75,6 +77,7 @@ class Answers(Method):
             ledger=work.ledger,
             cache=work.scratch / "answers.jsonl",
             batch_size=self.batch_size,
+            long_prompts="cut" if self.shots else "error",
         )
         sampling = Sampling(self.max_new_tokens, self.temperature, self.top_p)
         seeds = work.test_seeds if self.temperature > 0 else work.test_seeds[:1]

@@ -67,6 +67,7 @@ class Exams(Method):
             ledger=work.ledger,
             cache=work.scratch / "answers.jsonl",
             batch_size=self.batch_size,
+            long_prompts="cut" if self.shots else "error",
         )
         rows: list[ScoreRow] = []
         for seed in seeds:
