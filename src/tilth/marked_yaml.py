@@ -25,6 +25,9 @@ MAX_NODES = 100_000
 """A recipe is small; more nodes than this can only come from aliases of aliases (our choice)."""
 
 
+_PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
 class _Loader(yaml.SafeLoader):
     """The safe loader, with ``1e-3`` read as a number, as YAML 1.2 has it."""
 
@@ -127,6 +130,8 @@ def _build(
         raise RecipeError("an alias refers to what contains it", where=here)
     if len(marked.marks) > MAX_NODES:
         raise RecipeError(f"the file has more than {MAX_NODES} values", where=here)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN:
+        raise RecipeError(f"the tag {node.tag!r} is not allowed", where=here, fix="remove it")
     inside = [*around, node]
     if isinstance(node, yaml.MappingNode):
         found: dict[Hashable, Any] = {}

@@ -261,7 +261,8 @@ def problems_of(
                 )
             )
         else:
-            said = item["msg"][0].lower() + item["msg"][1:]
+            said = item["msg"].removeprefix("Value error, ")
+            said = said[0].lower() + said[1:]
             problem = f"{name!r}: {said}" if name else said
             got = item.get("input")
             short = f", not {got!r}" if isinstance(got, str | int | float | bool) else ""

@@ -115,7 +115,7 @@ def load(full_name: str) -> type[Method]:
     known = methods()
     if full_name in known:
         return known[full_name].load()
-    same_name = [n for n, e in known.items() if e.name == full_name]
+    same_name = [n for n, e in known.items() if e.name == full_name.rpartition(".")[2]]
     hint = f"did you mean {' or '.join(map(repr, same_name))}?" if same_name else ""
     raise RecipeError(
         f"there is no method {full_name!r}",
