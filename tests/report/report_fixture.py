@@ -35,6 +35,7 @@ class RunBuilder:
         files: dict[str, list[dict[str, Any]] | dict[str, Any]],
         outcome: Outcome | None = None,
         settings: dict[str, Any] | None = None,
+        seconds: float = 12.0,
         **cost: float,
     ) -> str:
         """Writes one finished step and returns its artefact's folder."""
@@ -45,6 +46,8 @@ class RunBuilder:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 listed = rows if isinstance(rows, list) else [rows]
                 path.write_text("".join(json.dumps(r) + "\n" for r in listed), encoding="utf-8")
+            ledger.seconds += seconds
+            ledger.cpu_seconds += 1.6 * seconds
             ledger.add(**cost)
             return outcome or Outcome()
 
@@ -63,14 +66,14 @@ class RunBuilder:
                 "id": id,
                 "do": do,
                 "artefact": str(artefact.folder.relative_to(self.folder)),
-                "status": "done",
+                "status": "finished",
                 "cached": False,
                 "seconds": 1.0,
             }
         )
         return str(artefact.folder)
 
-    def finish(self, status: str = "done", **more: Any) -> Path:
+    def finish(self, status: str = "finished", **more: Any) -> Path:
         """Writes ``run.json``."""
         record = {
             "name": self.name,
@@ -201,6 +204,7 @@ def quickstart_run(
             ["Whether the written answers are true."],
         ),
         {"teacher": "seedling:teacher", "count": 800, "seeds": "seeds.jsonl"},
+        seconds=74.0,
         tokens_read=412_000,
         tokens_generated=61_300,
         flops=3.1e12,
@@ -254,7 +258,7 @@ def quickstart_run(
         )
         for arm in arms
     }
-    order = ("tuned", "base_plain", "shuffled")
+    order = ("base_plain", "shuffled", "tuned")
     run.step(
         "verdict",
         "evaluate.compare",

@@ -9,7 +9,7 @@ from tilth.report import numbers
 from tilth.report.costs import cost_table
 from tilth.report.reading import read_run
 from tilth.report.scores import comparison_of
-from tilth.report.verdict import relation, verdict_of
+from tilth.report.verdict import Verdict, relation, verdict_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +39,7 @@ def show(run_folder: str | Path, console: Console | None = None) -> None:
     verdict = verdict_of(run)
     comparison = comparison_of(run)
     if comparison.get("arms"):
-        console.print(_scores(comparison, verdict.arm))
+        console.print(_scores(comparison, verdict))
     console.print(_costs(cost_table(run)))
     for step in run.steps:
         if step.problem:
@@ -49,41 +49,41 @@ def show(run_folder: str | Path, console: Console | None = None) -> None:
         console.print(Text(remark, style="dim"))
 
 
-def _scores(comparison: dict[str, Any], main: str) -> Table:
+def _scores(comparison: dict[str, Any], verdict: Verdict) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     level = f"{100 * comparison['level']:g}%"
-    table = Table(title=f"Scores with {level} intervals", title_justify="left", box=None)
+    first = next(iter(comparison["arms"].values()))["estimate"]
+    title = f"Scores with {level} intervals, {first['items']:,} items, {first['seeds']} test seeds"
+    table = Table(title=title, title_justify="left", box=None)
     table.add_column("arm", overflow="fold")
     table.add_column("score", justify="right")
     if comparison["differences"]:
-        heading = f"less {comparison['baseline']} (paired)"
+        heading = f"less {comparison['baseline']}"
         table.add_column(Text(heading), justify="right")
         table.add_column("p", justify="right")
-    table.add_column("seeds", justify="right")
-    table.add_column("items", justify="right")
+    if verdict.others:
+        table.add_column(Text(f"{verdict.arm} less this"), justify="right")
     for name, arm in comparison["arms"].items():
-        estimate, other = arm["estimate"], comparison["differences"].get(name)
-        cells = [Text(name), Text(numbers.interval(estimate))]
+        cells = [Text(name), Text(numbers.interval(arm["estimate"]))]
         if comparison["differences"]:
-            cells += _difference(other)
-        cells += [Text(str(estimate["seeds"])), Text(f"{estimate['items']:,}")]
-        table.add_row(*cells, style="bold" if name == main else "")
+            other = comparison["differences"].get(name, {})
+            p = other.get("p")
+            cells += [_difference(other.get("estimate")), Text("" if p is None else f"{p:.2g}")]
+        if verdict.others:
+            cells.append(_difference(verdict.others.get(name)))
+        table.add_row(*cells, style="bold" if name == verdict.arm else "")
     return table
 
 
-def _difference(found: dict[str, Any] | None) -> list[Text]:
+def _difference(estimate: dict[str, Any] | None) -> Text:
     from rich.text import Text
 
-    if not found:
-        return [Text(""), Text("")]
-    style = _STYLES.get(relation(found["estimate"]), "")
-    p = found.get("p")
-    return [
-        Text(numbers.interval(found["estimate"], sign=True), style=style),
-        Text(f"{p:.2g}" if p is not None else ""),
-    ]
+    if not estimate:
+        return Text("")
+    style = _STYLES.get(relation(estimate), "")
+    return Text(numbers.interval(estimate, sign=True), style=style)
 
 
 def _costs(costs: dict[str, Any]) -> Table:
@@ -93,7 +93,7 @@ def _costs(costs: dict[str, Any]) -> Table:
     table = Table(title="Cost of every step", title_justify="left", box=None, show_footer=True)
     table.add_column("step", footer="total", overflow="fold")
     for name, total in zip(costs["columns"], costs["total"], strict=True):
-        table.add_column(name, justify="right", footer=Text(total))
+        table.add_column(name, justify="right", footer=Text(total), no_wrap=True)
     for step, cells in costs["rows"]:
         mark = " (from an earlier run)" if step.cached else ""
         table.add_row(Text(f"{step.id}{mark}"), *(Text(c) for c in cells))

@@ -25,7 +25,7 @@ class StepView:
     Attributes:
         id: Its name in the recipe.
         do: The method, ``verb.name``.
-        status: As in ``run.json``: ``done``, ``failed``, ``pending``, ...
+        status: As in ``run.json``: ``waiting running finished failed interrupted``.
         cached: Its artefact was there before this run.
         folder: Its artefact, or None.
         manifest: The artefact's manifest; an empty one where there is no artefact.

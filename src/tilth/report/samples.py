@@ -15,6 +15,7 @@ from typing import Any
 
 from tilth.report.numbers import score, setting
 from tilth.report.reading import RunView, StepView, json_rows
+from tilth.report.scores import arm_files
 from tilth.seeds import stream
 
 __all__ = ["BeforeAfter", "Sample", "Turn", "before_after", "rejections", "samples_of"]
@@ -74,7 +75,7 @@ def before_after(run: RunView, arm: str, baseline: str) -> list[BeforeAfter]:
 
     The arms' score files are found through the settings of the comparison step.
     """
-    files = _arm_files(run)
+    files = arm_files(run)
     if arm not in files or baseline not in files:
         return []
     before = {(r["seed"], r["item"]): r for r in json_rows(files[baseline])}
@@ -91,19 +92,6 @@ def before_after(run: RunView, arm: str, baseline: str) -> list[BeforeAfter]:
             chosen[what] = (seen[what], _pair(what, first, row))
     order = ("gained", "lost", "right both times", "wrong both times")
     return [chosen[what][1] for what in order if what in chosen]
-
-
-def _arm_files(run: RunView) -> dict[str, Path]:
-    for step in reversed(run.of_kind("comparison")):
-        settings = step.manifest.settings
-        references = dict(settings.get("arms") or {})
-        comparison = run.comparison
-        if isinstance(settings.get("baseline"), str):
-            references.setdefault(str(comparison.get("baseline")), settings["baseline"])
-        found = {name: run.step_at(str(ref)) for name, ref in references.items()}
-        files = {name: s.file("scores.jsonl") for name, s in found.items() if s}
-        return {name: path for name, path in files.items() if path}
-    return {}
 
 
 def _change(before: float, after: float) -> str:

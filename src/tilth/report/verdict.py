@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tilth.report.numbers import interval
 from tilth.report.reading import RunView
+from tilth.report.scores import against
 
 __all__ = ["Tone", "Verdict", "relation", "verdict_of"]
 
 Tone = Literal["better", "worse", "open", "none", "failed"]
+
+_ENDED = {"failed": "failed", "interrupted": "was interrupted", "finished": "cannot be read"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Verdict:
         remarks: One sentence each: controls, other arms, limits.
         arm: The arm that the sentence is about, or ``""``.
         baseline: What it was compared with, or ``""``.
+        others: The paired difference of the arm less each arm that is not the baseline.
     """
 
     tone: Tone
@@ -35,6 +39,7 @@ class Verdict:
     remarks: tuple[str, ...] = ()
     arm: str = ""
     baseline: str = ""
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.lead}{self.figure}{self.tail}"
@@ -48,13 +53,17 @@ def relation(estimate: dict[str, Any]) -> Tone:
 
 
 def verdict_of(run: RunView) -> Verdict:
-    """The verdict of a run; of a comparison's arms, the first one listed is the claim."""
+    """The verdict of a run.
+
+    Of a comparison's arms the claim is the one called ``tuned``, or else the first one listed; it
+    is never chosen by its score.
+    """
     comparison = run.comparison
     if comparison.get("differences"):
         return _compared(run, comparison)
     stopped = run.stopped_at
     if stopped:
-        how = "failed" if stopped.status == "failed" or stopped.problem else "has not finished"
+        how = _ENDED.get(stopped.status, "has not finished")
         reason = stopped.problem.strip().splitlines()[:1]
         return Verdict(
             "failed",
@@ -67,7 +76,7 @@ def verdict_of(run: RunView) -> Verdict:
 def _compared(run: RunView, comparison: dict[str, Any]) -> Verdict:
     differences = comparison["differences"]
     baseline = str(comparison["baseline"])
-    arm = next(iter(differences))
+    arm = "tuned" if "tuned" in differences else next(iter(differences))
     estimate = differences[arm]["estimate"]
     tone = relation(estimate)
     where = f" on {_seeds(estimate)}"
@@ -78,36 +87,23 @@ def _compared(run: RunView, comparison: dict[str, Any]) -> Verdict:
         lead, tail = f"{arm} beats {baseline} by ", f"{where}."
     else:
         lead, tail = f"{arm} is worse than {baseline}: the difference is ", f"{where}."
-    return Verdict(
-        tone,
-        lead,
-        interval(estimate),
-        tail,
-        tuple(_remarks(run, comparison, arm)),
-        arm,
-        baseline,
-    )
+    others = against(run, arm)
+    remarks = tuple(_remarks(run, comparison, arm, others))
+    return Verdict(tone, lead, interval(estimate), tail, remarks, arm, baseline, others)
 
 
-def _remarks(run: RunView, comparison: dict[str, Any], main: str) -> list[str]:
-    baseline = comparison["baseline"]
-    claim = comparison["differences"][main]["estimate"]
+def _remarks(
+    run: RunView, comparison: dict[str, Any], main: str, others: dict[str, dict[str, Any]]
+) -> list[str]:
     remarks = []
-    for arm, found in comparison["differences"].items():
-        if arm == main:
-            continue
-        estimate = found["estimate"]
+    for arm, estimate in others.items():
         words = {
-            "better": "is above",
-            "worse": "is below",
-            "open": "is not told apart from",
+            "better": f"{main} is above {arm} as well",
+            "worse": f"{main} is below {arm}",
+            "open": f"{main} is not told apart from {arm}",
         }[relation(estimate)]
-        remarks.append(
-            f"{arm} {words} {baseline}: "
-            f"{interval(estimate, sign=True)}"
-            + (" (the interval includes 0)." if relation(estimate) == "open" else ".")
-        )
-    if claim["seeds"] < 2:
+        remarks.append(f"{words}: {interval(estimate, sign=True)}.")
+    if comparison["differences"][main]["estimate"]["seeds"] < 2:
         remarks.append("With one test seed the interval covers the items only, not the seeds.")
     stopped = run.stopped_at
     if stopped:
