@@ -71,7 +71,9 @@ def install(scratch: str, reads_too: bool) -> None:
         elif event in SIGNAL:
             refuse("signal")
         elif event in CHANGES:
-            paths = args[:2] if event in {"os.rename", "os.link"} else args[:1]
+            paths = {"os.rename": args[:2], "os.link": args[:2], "os.symlink": args[1:2]}.get(
+                event, args[:1]
+            )
             if not all(is_below(p, (inside,)) for p in paths):
                 refuse("writing outside its folder")
         elif event.startswith("socket."):

@@ -1,0 +1,537 @@
+"""Artefacts: whole or set aside, never computed twice, alive after every kind of interruption."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tilth
+from tilth.artefacts import Artefact, Manifest, Store, digest_of, step_key, write_atomically
+from tilth.errors import ArtefactError
+from tilth.method import Outcome
+from tilth.seeds import SeedPlan
+
+KEY = step_key("select.length", "1", {"count": 2}, {"data": "0" * 64}, seed=7)
+FIELDS = {
+    "step": "keep",
+    "method": "select.length",
+    "kind": "rows",
+    "settings": {"count": 2, "data": "pool.jsonl"},
+    "inputs": {"data": {"ref": "pool.jsonl", "digest": "0" * 64}},
+    "seed": 7,
+    "seeds": SeedPlan().as_dict(),
+}
+SRC = str(Path(tilth.__file__).parents[1])
+
+
+class Step:
+    """A step's work that counts how often it was done."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.runs = 0
+
+    def __call__(self, folder, scratch, ledger):
+        self.runs += 1
+        (folder / "rows.jsonl").write_text('{"id": 1}\n{"id": 2}\n')
+        (folder / "deep" / "er").mkdir(parents=True)
+        (folder / "deep" / "er" / "blob.bin").write_bytes(bytes(range(256)) * 10)
+        ledger.add(tokens_read=5)
+        return Outcome({"rows_out": np.int64(2)}, [("read", 3), ("kept", 2)], ["quality"])
+
+    def produce(self) -> Artefact:
+        return self.store.produce("keep", KEY, FIELDS, self)
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def step(tmp_path, said):
+    return Step(Store(tmp_path / "artefacts", say=said.append))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def test_an_artefact_holds_files_and_how_they_came_about(step):
+    artefact = step.produce()
+    manifest = Artefact.open(artefact.folder).manifest
+    assert not artefact.cached
+    assert artefact.folder.name == f"keep-{KEY[:12]}"
+    assert names(artefact.folder.parent) == [artefact.folder.name]
+    assert artefact.path("rows.jsonl").read_text().startswith('{"id": 1}')
+    assert artefact.path("deep").is_dir()
+    assert sorted(manifest.files) == ["deep/er/blob.bin", "rows.jsonl"]
+    assert manifest.files["rows.jsonl"]["bytes"] == 20
+    assert (manifest.key, manifest.seed, manifest.attempts) == (KEY, 7, 1)
+    assert manifest.metrics == {"rows_out": 2}
+    assert manifest.funnel == [("read", 3), ("kept", 2)]
+    assert manifest.not_measured == ["quality"]
+    assert manifest.cost["tokens_read"] == 5
+    assert manifest.cost["seconds"] > 0
+    assert {"tilth", "python", "numpy", "torch"} <= manifest.versions.keys()
+    assert manifest.started <= manifest.finished
+    assert json.loads((artefact.folder / "manifest.json").read_text())["schema"] == 1
+
+
+def test_a_finished_key_is_never_computed_twice(step, said):
+    first = step.produce()
+    second = step.produce()
+    assert step.runs == 1
+    assert second.cached
+    assert second.manifest == first.manifest
+    assert step.store.find(KEY, "keep").digest == first.digest
+    assert said == []
+
+
+def test_files_are_read_only(step):
+    artefact = step.produce()
+    assert artefact.path("rows.jsonl").stat().st_mode & 0o222 == 0
+
+
+def flip(folder):
+    path = folder / "rows.jsonl"
+    path.chmod(0o644)
+    body = bytearray(path.read_bytes())
+    body[3] ^= 1
+    path.write_bytes(body)
+
+
+def truncate(folder):
+    path = folder / "deep/er/blob.bin"
+    path.chmod(0o644)
+    os.truncate(path, 100)
+
+
+def delete(folder):
+    (folder / "rows.jsonl").unlink()
+
+
+def unseal(folder):
+    (folder / "manifest.json").unlink()
+
+
+def add(folder):
+    (folder / "deep" / "more.txt").write_text("x")
+
+
+def relink(folder):
+    path = folder / "rows.jsonl"
+    path.rename(folder.parent / "elsewhere")
+    path.symlink_to(folder.parent / "elsewhere")
+
+
+def alter_manifest(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"rows_out": 2', '"rows_out": 3'))
+
+
+def break_manifest(folder):
+    path = folder / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def empty_manifest(folder):
+    (folder / "manifest.json").write_text("[]")
+
+
+DAMAGE = {
+    flip: "rows.jsonl has other bytes",
+    truncate: "blob.bin has 100 bytes, not 2560",
+    delete: "rows.jsonl is missing",
+    unseal: "half-written",
+    add: "deep/more.txt does not belong",
+    relink: "rows.jsonl was replaced by a link",
+    alter_manifest: "manifest.json was altered",
+    break_manifest: "manifest.json",
+    empty_manifest: "manifest.json",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda d: d.__name__)
+def test_a_damaged_artefact_is_named_set_aside_and_computed_again(step, said, damage):
+    folder = step.produce().folder
+    good = digest_of(folder)
+    damage(folder)
+    with pytest.raises(ArtefactError, match=DAMAGE[damage]):
+        Artefact.open(folder)
+    again = step.produce()
+    assert step.runs == 2
+    assert again.digest == good
+    assert len(said) == 1
+    assert DAMAGE[damage] in said[0]
+    assert "set-aside" in said[0]
+    assert (folder.parent / "set-aside" / f"{folder.name}-1").is_dir()
+
+
+def test_find_sets_a_damaged_artefact_aside_too(step, said):
+    folder = step.produce().folder
+    for _ in range(2):
+        flip(folder)
+        assert step.store.find(KEY, "keep") is None
+        step.produce()
+    assert names(folder.parent / "set-aside") == [f"{folder.name}-1", f"{folder.name}-2"]
+    assert len(said) == 2
+
+
+@given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
+@settings(max_examples=60, deadline=None)
+def test_any_flipped_bit_is_found(tmp_path_factory, place, bit):
+    root = tmp_path_factory.getbasetemp() / "flipped"
+    artefact = Step(Store(root)).produce()
+    files = [p for p in sorted(artefact.folder.rglob("*")) if p.is_file()]
+    target = files[place % len(files)]
+    before, mode = target.read_bytes(), target.stat().st_mode
+    body = bytearray(before)
+    body[place * 7 % len(body)] ^= 1 << bit
+    target.chmod(0o644)
+    target.write_bytes(body)
+    found = ""
+    try:
+        opened = Artefact.open(artefact.folder)
+    except ArtefactError as error:
+        found = str(error)
+    target.write_bytes(before)
+    target.chmod(mode)
+    if found:
+        assert target.name in found
+    else:  # white space of the manifest carries nothing: what was read is what was written
+        assert target.name == "manifest.json"
+        assert opened.manifest == artefact.manifest
+
+
+def test_litter_of_the_system_does_no_harm(step):
+    folder = step.produce().folder
+    (folder / ".DS_Store").write_text("x")
+    assert step.produce().cached
+
+
+def test_another_key_in_the_same_folder_is_not_used(step, said):
+    step.produce()
+    assert step.store.find(KEY[:12] + "f" * 52, "keep") is None
+    assert "another key" in said[0]
+
+
+# Keys and digests
+
+
+def test_a_key_depends_on_all_that_decides_the_content():
+    base = {"method": "a.b", "version": "1", "settings": {"x": 1, "data": "p"}}
+    more = {"input_digests": {"data": "d1"}, "seed": 0, "seeds": {"root": 0}}
+    key = step_key(**base, **more)
+    changes = [
+        {"method": "a.c"},
+        {"version": "2"},
+        {"settings": {"x": 2, "data": "p"}},
+        {"input_digests": {"data": "d2"}},
+        {"seed": 1},
+        {"seeds": {"root": 1}},
+    ]
+    assert len({key, *(step_key(**{**base, **more, **c}) for c in changes)}) == 7
+    # Moved data and another order of the settings are the same step.
+    assert key == step_key(**{**base, **more, "settings": {"data": "moved", "x": 1}})
+
+
+def test_a_key_is_the_same_on_every_machine():
+    known = "183fe2f1dc658055"  # recorded from this very call
+    assert step_key("select.length", "1", {"count": 500}, {"data": "ab"}, seed=3)[:16] == known
+
+
+def test_a_setting_without_json_form_is_refused():
+    with pytest.raises(ArtefactError, match=r"settings\.settings\.f"):
+        step_key("a.b", "1", {"f": print})
+
+
+def test_digests_of_files_folders_and_artefacts(tmp_path, step):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (two, one):
+        (folder / "sub").mkdir(parents=True)
+        for name in ("b", "a", "sub/c"):
+            (folder / name).write_text(name)
+    assert digest_of(one) == digest_of(two)
+    assert digest_of(one / "a") == digest_of(two / "a") != digest_of(one / "b")
+    (two / "a").rename(two / "aa")
+    assert digest_of(one) != digest_of(two)
+    artefact = step.produce()
+    copy = tmp_path / "copy"
+    (copy / "deep" / "er").mkdir(parents=True)
+    for name in artefact.manifest.files:
+        (copy / name).write_bytes(artefact.path(name).read_bytes())
+    assert digest_of(copy) == digest_of(artefact.folder) == artefact.digest
+    flip(artefact.folder)
+    with pytest.raises(ArtefactError, match="damaged"):
+        digest_of(artefact.folder)
+
+
+def test_a_foreign_manifest_is_a_file_like_any_other(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "somebody else\'s"}')
+    before = digest_of(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    assert digest_of(tmp_path) != before
+
+
+def test_what_cannot_be_digested_is_named(tmp_path):
+    with pytest.raises(ArtefactError, match="no such file or folder"):
+        digest_of(tmp_path / "absent")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(ArtefactError, match="link"):
+        digest_of(tmp_path)
+    (tmp_path / "link").unlink()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ArtefactError, match="pipe"):
+        digest_of(tmp_path)
+
+
+def test_a_manifest_cannot_point_outside(step):
+    for name in ("../x", "/etc/passwd", "a/../../x", ""):
+        with pytest.raises(ArtefactError, match="not a file inside"):
+            Manifest.of({"files": {name: {"sha256": "0", "bytes": 1}}})
+    with pytest.raises(ArtefactError, match=r"has no 'other.jsonl'"):
+        step.produce().path("other.jsonl")
+
+
+# What a step may not do
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"api_key": "sk-123"},
+        {"judge": {"password": "hunter2"}},
+        {"hf_token": "x"},
+        {"token": "x"},
+        {"model": "openai:m@http://me:secret@host/v1"},
+        {"note": ["sk-abcdefghijklmnopqrstuvwx"]},
+        {"url": "http://host/v1?api_key=abc"},
+    ],
+)
+def test_secrets_never_reach_a_manifest(step, bad):
+    with pytest.raises(ArtefactError, match="key or password") as caught:
+        step.store.produce("keep", KEY, {**FIELDS, "settings": bad}, step)
+    assert step.runs == 0
+    assert not step.store.root.exists()
+    for secret in ("hunter2", "secret@", "sk-", "=abc"):
+        assert secret not in str(caught.value)
+
+
+def test_names_that_only_resemble_secrets_are_fine(step):
+    fine = {"max_new_tokens": 64, "api_key_env": "MY_KEY", "stop_tokens": ["a"], "token": None}
+    step.store.produce("keep", KEY, {**FIELDS, "settings": fine}, step)
+
+
+def test_a_step_must_write_what_its_kind_promises(step):
+    with pytest.raises(ArtefactError, match="wrote no rows"):
+        step.store.produce("keep", KEY, FIELDS, lambda *_: Outcome())
+    assert names(step.store.root) == [f"keep-{KEY[:12]}.scratch"]
+
+
+def test_links_and_foreign_manifests_are_refused(step):
+    def linking(folder, scratch, ledger):
+        (folder / "rows.jsonl").symlink_to("/etc/hosts")
+        return Outcome()
+
+    with pytest.raises(ArtefactError, match="cannot hold"):
+        step.store.produce("keep", KEY, FIELDS, linking)
+
+
+def test_metrics_are_plain(step):
+    def work(folder, scratch, ledger):
+        (folder / "rows.jsonl").write_text("")
+        return Outcome({"a": float("nan"), "b": np.float32(0.5), "c": np.arange(2), "d": (1,)})
+
+    artefact = step.store.produce("keep", KEY, FIELDS, work)
+    assert artefact.manifest.metrics == {"a": None, "b": 0.5, "c": [0, 1], "d": [1]}
+
+
+@pytest.mark.parametrize("label", ["", "../up", "a/b", "x.partial", "-x", "a" * 81])
+def test_bad_labels_are_refused(step, label):
+    with pytest.raises(ArtefactError, match="name of an artefact"):
+        step.store.find(KEY, label)
+
+
+# Interruptions
+
+
+def test_ctrl_c_leaves_a_state_to_resume_from(step, said):
+    def interrupted(folder, scratch, ledger):
+        (folder / "rows.jsonl").write_text("half")
+        (scratch / "answers").write_text("kept")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        step.store.produce("keep", KEY, FIELDS, interrupted)
+    assert step.store.find(KEY, "keep") is None
+
+    def resumed(folder, scratch, ledger):
+        assert (scratch / "answers").read_text() == "kept"
+        assert list(folder.iterdir()) == []
+        return step(folder, scratch, ledger)
+
+    artefact = step.store.produce("keep", KEY, FIELDS, resumed)
+    assert artefact.manifest.attempts == 2
+    assert names(step.store.root) == [artefact.folder.name]
+
+
+def test_kill_9_at_any_moment_costs_nothing_but_time(tmp_path):
+    script = tmp_path / "step.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys, time
+            from tilth.artefacts import Store, step_key
+            from tilth.method import Outcome
+            def work(folder, scratch, ledger):
+                done = len(list(scratch.glob("part-*")))
+                for n in range(done, 8):
+                    (scratch / "tmp").write_text(f"{n}\\n" * 1000)
+                    (scratch / "tmp").rename(scratch / f"part-{n}")
+                    time.sleep(0.02)
+                with open(folder / "rows.jsonl", "w") as out:
+                    for n in range(8):
+                        out.write((scratch / f"part-{n}").read_text())
+                        out.flush()
+                        time.sleep(0.01)
+                return Outcome()
+            key = step_key("a.b", "1", {})
+            print("start", flush=True)
+            fields = {"step": "s", "method": "a.b", "kind": "rows"}
+            artefact = Store(sys.argv[1]).produce("s", key, fields, work)
+            print(artefact.digest, artefact.manifest.attempts, flush=True)
+            """
+        )
+    )
+
+    def start(root):
+        return subprocess.Popen(
+            [sys.executable, str(script), str(root)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": SRC},
+        )
+
+    whole, _ = start(tmp_path / "whole").communicate()
+    root = tmp_path / "killed"
+    for delay in (0.0, 0.05, 0.1, 0.2):
+        process = start(root)
+        assert process.stdout.readline() == "start\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        finished = [p for p in root.glob("s-*") if "." not in p.name]
+        assert all(Artefact.open(p) for p in finished)
+    resumed, _ = start(root).communicate()
+    digest, attempts = resumed.split()[-2:]
+    assert digest == whole.split()[-2]
+    assert int(attempts) > 1
+    assert len(names(root)) == 1
+
+
+def test_two_processes_compute_a_key_once(tmp_path):
+    script = textwrap.dedent(
+        """
+        import os, sys, time
+        from pathlib import Path
+        from tilth.artefacts import Store, step_key
+        from tilth.method import Outcome
+        def work(folder, scratch, ledger):
+            open(Path(sys.argv[1]).parent / "runs", "a").write("x")
+            time.sleep(0.5)
+            (folder / "rows.jsonl").write_text("1")
+            return Outcome()
+        fields = {"step": "s", "kind": "rows"}
+        Store(sys.argv[1]).produce("s", step_key("a.b", "1", {}), fields, work)
+        """
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "a")]
+    env = {**os.environ, "PYTHONPATH": SRC}
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) for _ in "ab"]
+    told = [p.communicate()[0] for p in both]
+    assert [p.returncode for p in both] == [0, 0]
+    assert (tmp_path / "runs").read_text() == "x"
+    assert "waiting for process" in "".join(told)
+
+
+# Disks
+
+
+def test_a_full_disk_says_what_to_do(step):
+    def filling(folder, scratch, ledger):
+        with open("/dev/full", "w") as full:
+            full.write("x")
+        return Outcome()
+
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(ArtefactError, match="the disk is full") as caught:
+        step.store.produce("keep", KEY, FIELDS, filling)
+    assert "free some space" in caught.value.fix
+    assert "MiB free" in caught.value.where
+    assert step.produce().manifest.attempts == 2
+
+
+def test_a_full_disk_inside_a_librarys_own_error_is_seen(step):
+    def wrapped(folder, scratch, ledger):
+        raise RuntimeError("SafetensorError: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(ArtefactError, match="the disk is full"):
+        step.store.produce("keep", KEY, FIELDS, wrapped)
+
+
+def test_a_limit_on_file_size_is_told(step):
+    def large(folder, scratch, ledger):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            (folder / "rows.jsonl").write_bytes(bytes(5000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with pytest.raises(ArtefactError, match="larger than is allowed"):
+        step.store.produce("keep", KEY, FIELDS, large)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, step):
+    (tmp_path / "file").write_text("a regular file")
+    for root in (tmp_path / "file" / "artefacts", Path("/proc/artefacts")):
+        with pytest.raises(ArtefactError, match="cannot be written") as caught:
+            Store(root).produce("keep", KEY, FIELDS, step)
+        assert "choose a folder" in caught.value.fix
+        assert step.runs == 0
+
+
+def test_other_errors_of_the_work_pass_through(step):
+    def failing(folder, scratch, ledger):
+        Path("/nowhere/at/all.jsonl").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        step.store.produce("keep", KEY, FIELDS, failing)
+
+
+def test_write_atomically_keeps_the_old_content_on_failure(tmp_path):
+    path = tmp_path / "run.json"
+    write_atomically(path, "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(ArtefactError, match="larger than is allowed"):
+            write_atomically(path, "new" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["run.json"]
+    write_atomically(path, b"new")
+    assert path.read_text() == "new"
