@@ -38,13 +38,13 @@ def teacher() -> Iterator[str]:
 
 
 def settings(seeds: str, teacher: str, **more: Any) -> SelfInstruct:
-    return SelfInstruct(seeds=seeds, teacher=teacher, round_size=3, **{"count": 30, **more})
+    return SelfInstruct(seeds=seeds, teacher=teacher, round_size=2, **{"count": 20, **more})
 
 
 def test_rows_have_provenance_and_are_novel(seeds: str, teacher: str, tmp_path: Path) -> None:
     made = settings(seeds, teacher).to(tmp_path / "out")
     rows = list(read(made.folder))
-    assert len(rows) == 30
+    assert len(rows) == 20
     index = NoveltyIndex()
     for row in rows:
         task = row.prompt.split("\n\n")[0]
@@ -64,7 +64,7 @@ def test_rows_have_provenance_and_are_novel(seeds: str, teacher: str, tmp_path: 
 
 
 def test_everything_dropped_is_counted(seeds: str, teacher: str, tmp_path: Path) -> None:
-    made = settings(seeds, teacher).to(tmp_path / "out")
+    made = settings(seeds, teacher, count=40).to(tmp_path / "out")
     lines = made.path("rejected.jsonl").read_text().splitlines()
     reasons = Counter(json.loads(line)["reason"] for line in lines)
     metrics = made.manifest.metrics
@@ -72,9 +72,9 @@ def test_everything_dropped_is_counted(seeds: str, teacher: str, tmp_path: Path)
     assert {"too short", "starts with punctuation", "not novel", "answer empty"} <= set(reasons)
     assert "asks for more than text" in reasons
     funnel = made.manifest.funnel
-    assert funnel[0][1] == sum(reasons.values()) + 30
-    assert funnel[-1] in (["kept", 30], ("kept", 30))
-    assert funnel[-2][1] == 30
+    assert funnel[0][1] == sum(reasons.values()) + 40
+    assert funnel[-1] in (["kept", 40], ("kept", 40))
+    assert funnel[-2][1] == 40
 
 
 def test_batches_do_not_change_the_rows(seeds: str, teacher: str, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_count_out_of_reach_says_both_numbers(seeds: str, teacher: str, tmp_pa
 
 def test_a_teacher_that_says_nothing_useful_is_an_error(seeds: str, tmp_path: Path) -> None:
     with serve(lambda prompt, seed: "I would rather not.") as teacher:
-        with pytest.raises(DataError, match="no usable row in 4 attempts .*empty 4"):
+        with pytest.raises(DataError, match=r"no usable row in 4 attempts .*empty 4"):
             settings(seeds, teacher, max_attempts=4).to(tmp_path / "out")
 
 
