@@ -42,12 +42,12 @@ def choose(
     import torch
 
     if sampling.temperature == 0:
-        best, ids = torch.topk(logits_BV.float(), 2, dim=-1)
-        return ids[:, 0].cpu().numpy(), (best[:, 0] - best[:, 1]).cpu().numpy()
+        best_B2, ids_B2 = torch.topk(logits_BV.float(), 2, dim=-1)
+        return ids_B2[:, 0].cpu().numpy(), (best_B2[:, 0] - best_B2[:, 1]).cpu().numpy()
     scaled_BV = logits_BV.double().cpu().numpy() / sampling.temperature
     chosen = [_draw(row_V, sampling, u) for row_V, u in zip(scaled_BV, draws_B, strict=True)]
-    ids, margins = zip(*chosen, strict=True)
-    return np.array(ids), np.array(margins) * sampling.temperature
+    ids_B, margins_B = zip(*chosen, strict=True)
+    return np.array(ids_B), np.array(margins_B) * sampling.temperature
 
 
 def _draw(scaled_V: np.ndarray, sampling: Sampling, draw: float) -> tuple[int, float]:

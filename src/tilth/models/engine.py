@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ability", "Completion", "Engine", "Sampling", "Score", "engine", "require"]
 
-Ability = Literal["chat", "complete", "score", "embed"]
+Ability = Literal["chat", "complete", "score", "score_chat", "embed"]
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def engine(ref: str | Reference, *, ledger: Ledger | None = None, **options: Any
         ledger: Books the cost; a new one where none is given.
         options: ``cache`` (a JSONL file of answers, which makes both engines resumable) and
             ``progress`` for both; ``batch_size``, ``device``, ``dtype``, ``threads`` and
-            ``long_prompts`` for a local model; ``concurrency``, ``retries``, ``timeout`` and
-            ``logprobs`` for an endpoint. An option of the other kind is ignored, so that a recipe
-            changes its model by one line.
+            ``long_prompts`` for a local model; ``concurrency``, ``retries``, ``timeout``,
+            ``first_wait``, ``logprobs``, ``embeddings`` and ``prices`` for an endpoint. An option
+            of the other kind is ignored, so that a recipe changes its model by one line.
 
     Raises:
         EngineError: An unknown option.
@@ -190,7 +190,15 @@ def engine(ref: str | Reference, *, ledger: Ledger | None = None, **options: Any
 
 _BOTH = {"cache", "progress"}
 _LOCAL = {"batch_size", "device", "dtype", "threads", "long_prompts"}
-_ENDPOINT = {"concurrency", "retries", "timeout", "logprobs", "embeddings"}
+_ENDPOINT = {
+    "concurrency",
+    "retries",
+    "timeout",
+    "first_wait",
+    "logprobs",
+    "embeddings",
+    "prices",
+}
 
 
 def require(engine: Engine, *abilities: Ability) -> None:

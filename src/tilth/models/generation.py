@@ -24,9 +24,11 @@ from tilth.models.engine import Sampling
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Forward", "Row", "generate", "left_padded"]
+__all__ = ["Forward", "Row", "StopTexts", "continuation", "generate", "left_padded"]
+
+_AS_WRITTEN = {"clean_up_tokenization_spaces": False}
 
 _ROUNDING = 5e-5
 """Margins up to this are decided on the row alone: at least ten times the float32 rounding of
@@ -183,3 +185,29 @@ def _choose(
             alone_BV = forward.alone(row.prompt + row.new)
             chosen_B[i] = choose(alone_BV, sampling, draws_B[i : i + 1])[0][0]
     return chosen_B
+
+
+class StopTexts:
+    """Whether a row has just written one of the stop texts."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...]) -> None:
+        self._tokenizer, self._stop = tokenizer, stop
+        # A token is at least a byte, so the stop's bytes and a few more tokens hold all of it.
+        self._tail = max((len(s.encode()) for s in stop), default=0) + 4
+
+    def __call__(self, row: Row) -> bool:
+        if not self._stop:
+            return False
+        tail = continuation(self._tokenizer, row.prompt, row.new[-self._tail :])
+        return any(s in tail for s in self._stop)
+
+
+def continuation(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int]) -> str:
+    """The text of `new` behind `prompt`, with the space that a decoder drops at a text's start."""
+
+    def text(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True, **_AS_WRITTEN))
+
+    before, both = text(prompt[-1:]), text(prompt[-1:] + new)
+    joins = before and both.startswith(before) and "\ufffd" not in before
+    return both[len(before) :] if joins else text(new)

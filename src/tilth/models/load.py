@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["TOKENIZER_FILES", "base_name", "load", "load_tokenizer", "pick_device"]
+__all__ = [
+    "TOKENIZER_FILES",
+    "base_name",
+    "counted_parameters",
+    "load",
+    "load_tokenizer",
+    "pick_device",
+]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Any one of these makes a tokenizer."""
@@ -66,15 +73,15 @@ def load(
         with_adapter = _with_adapter(model, adapter)
         last = i == len(reference.adapters) - 1
         model = with_adapter if last and not merge else with_adapter.merge_and_unload()
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = next(model.get_input_embeddings().parameters()).shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens, the model embeds only {rows}",
             where=str(reference),
             fix="use the tokenizer that the model was trained with",
         )
-    with torch.no_grad():
-        return model.to(place).eval(), tokenizer
+    torch.nn.Module.to(model, place)
+    return model.eval(), tokenizer
 
 
 def load_tokenizer(ref: str | Reference) -> PreTrainedTokenizerBase:
@@ -127,6 +134,14 @@ def base_name(ref: str | Reference) -> str:
     return reference.base
 
 
+def counted_parameters(model: PreTrainedModel) -> int:
+    """Parameters that take part in a matrix product: all but an untied input embedding."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    whole = sum(p.numel() for p in model.parameters())
+    tied = head is not None and head.weight is embedding.weight
+    return whole if tied else whole - sum(p.numel() for p in embedding.parameters())
+
+
 def pick_device(device: Device | str = "auto") -> torch.device:
     """The torch device for a setting.
 
@@ -164,7 +179,7 @@ def _base(reference: Reference, dtype: str) -> PreTrainedModel:
         _check_weights(reference.folder)
     with _quiet():
         try:
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 reference.base,
                 dtype=dtype,
                 use_safetensors=True,
@@ -174,6 +189,7 @@ def _base(reference: Reference, dtype: str) -> PreTrainedModel:
             )
         except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError, ...
             raise _explained(error, reference, "the model cannot be loaded") from error
+    model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(

@@ -21,8 +21,16 @@ from tilth.errors import DataError, EngineError
 from tilth.models.answers import AnswerCache
 from tilth.models.chat import chat_format
 from tilth.models.engine import Ability, Completion, Sampling, Score
-from tilth.models.generation import Forward, Row, generate, left_padded
-from tilth.models.load import Device, Dtype, load
+from tilth.models.generation import (
+    Forward,
+    Row,
+    StopTexts,
+    continuation,
+    generate,
+    left_padded,
+)
+from tilth.models.load import Device, Dtype, counted_parameters, load
+from tilth.models.progress import row_bar
 from tilth.models.reference import Reference, digest, resolve
 from tilth.models.tokens import TextIds
 from tilth.seeds import stream
@@ -60,7 +68,7 @@ class LocalEngine:
         >>> engine.complete(["Question: How much is 2 and 3?\\nAnswer:"])    # doctest: +SKIP
     """
 
-    can: frozenset[Ability] = frozenset(("chat", "complete", "score", "embed"))
+    can: frozenset[Ability] = frozenset(("chat", "complete", "score", "score_chat", "embed"))
 
     def __init__(
         self,
@@ -85,11 +93,11 @@ class LocalEngine:
         self.ledger = ledger or Ledger()
         self.batch_size = batch_size
         self.long_prompts = long_prompts
-        self._progress = progress
+        self._bar = progress and sys.stderr.isatty()
         self._forward = Forward(model)
         self._text_ids = TextIds(tokenizer)
         self._cache = AnswerCache(cache, digest)
-        self._parameters = _counted_parameters(model)
+        self._parameters = counted_parameters(model)
         self._threads = threads or (1 if self._parameters <= _ONE_THREAD else None)
         self._window: int | None = getattr(model.config, "max_position_embeddings", None)
         self._end_ids = _end_ids(model, tokenizer)
@@ -180,7 +188,7 @@ class LocalEngine:
                 draws = np.empty(0) if greedy else stream(seeds[i], "answer").random(limit)
                 rows.append(Row(i, ids, limit, draws))
         rows.sort(key=lambda r: (-len(r.prompt), r.index))
-        ends = _StopTexts(self.tokenizer, sampling.stop)
+        ends = StopTexts(self.tokenizer, sampling.stop)
         with self._working(f"{form} {self.reference}", len(rows)) as advance:
             for batch in _chunks(rows, self.batch_size):
                 for row in generate(self._forward, batch, sampling, stop_ids, ends):
@@ -200,7 +208,7 @@ class LocalEngine:
         answer: Callable[[str], str],
     ) -> Completion:
         new = row.new[:-1] if row.new[-1] in stop_ids else row.new
-        text = _continuation(self.tokenizer, row.prompt, new)
+        text = continuation(self.tokenizer, row.prompt, new)
         cuts = [at for s in sampling.stop if (at := text.find(s)) >= 0]
         text = answer(text[: min(cuts)] if cuts else text)
         finish: Literal["stop", "length"] = "stop" if row.finish == "stop" else "length"
@@ -365,52 +373,14 @@ class LocalEngine:
     def _working(self, title: str, rows: int) -> Iterator[Callable[[int], None]]:
         """Inference mode, the engine's threads, and a progress bar that counts rows."""
         import torch
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as Remaining
 
-        shown = self._progress and rows > 0 and sys.stderr.isatty()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads or before)
         try:
-            with torch.inference_mode():
-                if not shown:
-                    yield lambda _: None
-                    return
-                with Progress(*columns, console=Console(stderr=True)) as bar:
-                    task = bar.add_task(title, total=rows)
-                    yield lambda n: bar.advance(task, n)
+            with torch.inference_mode(), row_bar(title, rows, self._bar and rows > 0) as advance:
+                yield advance
         finally:
             torch.set_num_threads(before)
-
-
-class _StopTexts:
-    """Whether a row has just written one of the stop texts."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...]) -> None:
-        self._tokenizer, self._stop = tokenizer, stop
-        # A token is at least a byte, so the stop's bytes and a few more tokens hold all of it.
-        self._tail = max((len(s.encode()) for s in stop), default=0) + 4
-
-    def __call__(self, row: Row) -> bool:
-        if not self._stop:
-            return False
-        tail = _continuation(self._tokenizer, row.prompt, row.new[-self._tail :])
-        return any(s in tail for s in self._stop)
-
-
-def _continuation(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int]) -> str:
-    """The text of `new` behind `prompt`, with the space that a decoder drops at a text's start."""
-    settings: dict[str, Any] = {
-        "skip_special_tokens": True,
-        "clean_up_tokenization_spaces": False,
-    }
-    before = tokenizer.decode(prompt[-1:], **settings)
-    both = tokenizer.decode(prompt[-1:] + new, **settings)
-    if before and both.startswith(before) and "\ufffd" not in before:
-        return both[len(before) :]
-    return tokenizer.decode(new, **settings)
 
 
 def _one_per_row(seeds: Sequence[int] | None, rows: int) -> Sequence[int]:
@@ -424,14 +394,6 @@ def _one_per_row(seeds: Sequence[int] | None, rows: int) -> Sequence[int]:
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _counted_parameters(model: PreTrainedModel) -> int:
-    """Parameters that take part in a matrix product: all but an untied input embedding."""
-    embedding = model.get_input_embeddings().weight
-    head = model.get_output_embeddings()
-    tied = head is not None and head.weight is embedding
-    return sum(p.numel() for p in model.parameters()) - (0 if tied else embedding.numel())
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
