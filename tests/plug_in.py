@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from tilth.data.example import Example
 from tilth.errors import DataError
 from tilth.method import DataRef, Method, ModelRef, Outcome, ScoresRef, Work
 
@@ -71,7 +72,8 @@ class Sow(Method):
         for number in range(len(done), self.count):
             if os.environ.get("TILTH_TEST_KILL") == f"sow:{number}":
                 os.kill(os.getpid(), signal.SIGKILL)
-            row = {"n": number, "x": self.low + float(work.stream("row", number).random())}
+            x = self.low + float(work.stream("row", number).random())
+            row = Example.pair(f"Which number is {number}?", str(x), n=number, x=x).as_dict()
             temporary = work.scratch / "row.tmp"
             temporary.write_text(json.dumps(row))
             temporary.rename(work.scratch / f"{number:06}.json")
@@ -116,7 +118,7 @@ class Graft(Method):
     model: ModelRef | None = Field(None, description="The model to start from.")
 
     def run(self, work: Work) -> Outcome:
-        total = sum(row["x"] for row in read_rows(self.data))
+        total = sum(row["meta"]["x"] for row in read_rows(self.data))
         (work.folder / "model").mkdir()
         (work.folder / "model" / "sum.json").write_text(json.dumps(total))
         return Outcome({"sum": total})
@@ -134,7 +136,7 @@ class Weigh(Method):
 
     def run(self, work: Work) -> Outcome:
         rows = [
-            {"seed": int(s), "item": str(r["n"]), "score": r["x"] * float(s.stream("w").random())}
+            {"seed": int(s), "item": r["id"], "score": r["meta"]["x"] * s.stream("w").random()}
             for s in work.test_seeds
             for r in read_rows(self.data)
         ]

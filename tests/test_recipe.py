@@ -7,7 +7,7 @@ from pathlib import Path
 import plug_in
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth import registry
@@ -29,7 +29,9 @@ steps:
       every: 2
   - {id: base, do: evaluate.weigh, with: {data: "${data}"}}
   - {id: exam, do: evaluate.weigh, with: {data: "${steps.keep}"}}
-  - {id: verdict, do: evaluate.balance, with: {baseline: "${steps.base}", arms: {kept: "${steps.exam}"}}}
+  - id: verdict
+    do: evaluate.balance
+    with: {baseline: "${steps.base}", arms: {kept: "${steps.exam}"}}
 """
 
 
@@ -205,7 +207,7 @@ def test_a_reference_to_the_wrong_kind_of_artefact() -> None:
     assert "'arms.kept' expects scores" in error.problem
     assert "select.sieve) makes rows" in error.problem
     assert "base, exam" in error.fix
-    assert error.where == "wrong.yaml:13"
+    assert error.where == "wrong.yaml:15"
     error = fails(GOOD.replace("every: 2", "words: ['${steps.write}']"))
     assert "'words.0' is not an input" in error.problem
 
@@ -244,8 +246,11 @@ def test_overlapping_seeds() -> None:
 def test_overrides_reach_every_key() -> None:
     recipe = Recipe.read(
         "garden.yaml",
-        ["name=plot", "seeds.root=9", "seeds.testing=[21]", "keep.every=3", "model=./m"]
-        + ["steps.write.with.low=1e-3", "verdict.arms.other=${steps.base}", "exam.do=select.sieve"],
+        [
+            *["name=plot", "seeds.root=9", "seeds.testing=[21]", "keep.every=3", "model=./m"],
+            *["steps.write.with.low=1e-3", "verdict.arms.other=${steps.base}"],
+            "exam.do=select.sieve",
+        ],
     )
     assert (recipe.name, recipe.seeds.root, recipe.seeds.testing) == ("plot", 9, [21])
     assert recipe.steps[1].settings["every"] == 3
@@ -275,6 +280,7 @@ def test_a_wrong_override_is_named(override: str, said: str) -> None:
     assert f"override {override!r}" in told
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -288,7 +294,7 @@ def test_a_wrong_override_is_named(override: str, said: str) -> None:
     )
 )
 def test_plain_values_survive_the_marked_loader(value: object) -> None:
-    text = yaml.safe_dump(value, allow_unicode=True)
+    text = yaml.safe_dump(value)
     assert parse_value(text, "here") == yaml.safe_load(text) == value
 
 

@@ -67,7 +67,7 @@ def test_a_broken_plug_in_is_named() -> None:
         gone.load()
     with pytest.raises(TilthError, match="is not a Method"):
         Entry("select", "install", "plug_in:install").load()
-    with pytest.raises(TilthError, match="calls itself 'select.sieve'"):
+    with pytest.raises(TilthError, match="calls itself"):
         Entry("select", "riddle", "plug_in:Sieve").load()
 
 
@@ -77,5 +77,5 @@ def test_two_packages_with_one_name_are_an_error(installed: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: another\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[tilth.select]\nsieve = other:Sieve\n")
     registry._all.cache_clear()
-    with pytest.raises(TilthError, match="two packages register 'select.sieve'"):
+    with pytest.raises(TilthError, match="two packages register"):
         methods()

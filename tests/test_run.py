@@ -27,7 +27,9 @@ steps:
   - {id: keep, do: select.sieve, with: {data: "${steps.write}"}}
   - {id: base, do: evaluate.weigh, with: {data: "${steps.write}"}}
   - {id: exam, do: evaluate.weigh, with: {data: "${steps.keep}"}}
-  - {id: verdict, do: evaluate.balance, with: {baseline: "${steps.base}", arms: {kept: "${steps.exam}"}}}
+  - id: verdict
+    do: evaluate.balance
+    with: {baseline: "${steps.base}", arms: {kept: "${steps.exam}"}}
 """
 
 
@@ -228,7 +230,8 @@ def test_a_dry_run_writes_nothing_and_tells_keys_as_far_as_known() -> None:
     assert [p.key for p in planned] == [a.manifest.key for a in result.artefacts.values()]
     changed = plan(Recipe.read("garden.yaml", ["keep.every=3"]))
     assert [p.finished for p in changed] == [True, False, True, False, False]
-    assert changed[1].key and not changed[3].key
+    assert changed[1].key
+    assert not changed[3].key
 
 
 # --- one method from Python -----------------------------------------------------------------
