@@ -66,7 +66,7 @@ def bytes_text(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: ``0.4 s``, ``38 s``, ``4 min 12 s``, ``2 h 05 min``."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f}\u202fs"
     whole = round(seconds)
     if whole < 60:

@@ -206,7 +206,7 @@ def _for_page(svg: str, said: str) -> str:
     """Leaves the drawing, and lets the page decide on size, colours and fonts."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="[A-Za-z.]+_[0-9]+"', "", svg)  # would repeat from figure to figure
+    svg = re.sub(r' id="[A-Za-z0-9.]+_[0-9]+"', "", svg)  # would repeat from figure to figure
     svg = re.sub(r"font: ([^;\"]*?)([0-9.]+)px [^;\"]*", _font, svg)
     for name, stand_in in _STAND_INS.items():
         svg = svg.replace(stand_in, f"var(--{name})")
