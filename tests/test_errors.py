@@ -8,7 +8,7 @@ from multiprocessing import get_context
 import pytest
 
 from tilth import errors
-from tilth.errors import ArtefactError, DataError, MissingExtra, SeedError, TilthError
+from tilth.errors import ArtefactError, DataError, MissingExtra, SeedError, TilthError, nearest
 
 ALL = [k for name in errors.__all__ if isinstance(k := getattr(errors, name), type)]
 BUILT_INS = {
@@ -64,3 +64,8 @@ def test_a_missing_extra_names_the_command():
     assert error.fix == "pip install 'tilth[rl]'"
     assert "gymnasium" in str(error)
     assert pickle.loads(pickle.dumps(error)).fix == error.fix
+
+
+def test_a_slip_is_answered_with_the_nearest_word():
+    assert nearest("cuont", ["count", "data"]) == "did you mean 'count'?"
+    assert nearest("zzz", ["count", "data"]) == ""

@@ -41,6 +41,8 @@ def test_a_failed_assertion_is_the_reason():
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("def f(:\n", "SyntaxError"),
         ("x = 1\0", "null bytes"),
+        ("x = '\ud800'", "UnicodeEncodeError"),
+        ("x = " + "(" * 5000, "too many nested"),
         ("raise SystemExit(3)", "exit code 3"),
         ("raise SystemExit('bye')", "bye"),
         ("def f():\n    return f()\nf()", "RecursionError"),

@@ -15,6 +15,9 @@ attempts in words. Where namespaces are not allowed (macOS, many containers), **
 hook, the limits and the process group are left** (:func:`isolation` says ``"guard"``); they stop
 accidents and plain attempts, not an attacker who knows the interpreter.
 
+Time is told by the clock on the wall: on a machine so busy that a program of a millisecond waits
+for seconds, a right program can be stopped.
+
 Not protected, in either case: errors of the kernel; side channels; a program that looks through
 the interpreter's frames for the proof that its tests have passed, and so reports success falsely;
 memory of several processes together (each has the limit by itself). Programs that run at the same
@@ -231,7 +234,11 @@ def _run(
         "guard": guard,
     }
     warden = _take()
-    answer = warden.ask(job)
+    try:
+        answer = warden.ask(job)
+    except BaseException:  # Ctrl-C too: an answer that nobody waits for must not reach the next job
+        warden.connection.close()
+        raise
     _give(warden)
     if answer["broken"]:
         raise SandboxError("the sandbox could not shut a program in", where=answer["broken"])

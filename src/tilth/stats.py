@@ -337,13 +337,16 @@ class _Plan:
             )
             tails = bca_tails(tails, drawn_R, value, rest)
         low, high = np.quantile(drawn_R, tails)
+        # Two ways to add up the same scores differ in their last bits; that is no difference.
+        noise = 1e-12 * float(np.abs(scores_ASN).max())
+        value, low, high = (0.0 if abs(x) <= noise else float(x) for x in (value, low, high))
         what = " and ".join(["seeds"] * draw_seeds + ["items"] * draw_items)
         alone = " (only one seed)" if "seeds" in self.over and not draw_seeds else ""
         kind = "BCa" if corrected else "percentile"
         return Estimate(
             value=value,
-            low=float(low),
-            high=float(high),
+            low=low,
+            high=high,
             level=self.level,
             seeds=seeds,
             items=int(sizes_S.sum()),
