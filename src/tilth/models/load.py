@@ -65,6 +65,12 @@ def load(
     import torch
 
     reference = ref if isinstance(ref, Reference) else resolve(ref)
+    if reference.kind == "endpoint":
+        raise ModelError(
+            "an endpoint cannot be loaded as a local model",
+            where=str(reference),
+            fix="this needs the weights: use a folder, a hub id or a seedling",
+        )
     place = pick_device(device)
     tokenizer = load_tokenizer(reference)
     wanted = dtype if dtype != "auto" else ("float32" if place.type == "cpu" else "auto")
@@ -169,12 +175,6 @@ def pick_device(device: Device | str = "auto") -> torch.device:
 def _base(reference: Reference, dtype: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    if reference.kind == "endpoint":
-        raise ModelError(
-            "an endpoint cannot be loaded as a local model",
-            where=str(reference),
-            fix="this needs the weights: use a folder, a hub id or a seedling",
-        )
     if reference.kind == "folder":
         _check_weights(reference.folder)
     with _quiet():

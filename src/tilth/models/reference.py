@@ -32,6 +32,7 @@ SEEDLINGS = Path(__file__).resolve().parent.parent / "almanac" / "seedlings"
 
 Kind = Literal["folder", "hub", "endpoint"]
 
+_ENDPOINT = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://.+)")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -86,9 +87,9 @@ def resolve(ref: str, *, relative_to: Path | None = None) -> Reference:
 
 
 def _endpoint(ref: str) -> Reference:
-    name, _, url = ref.removeprefix("openai:").rpartition("@")
-    parts = urlsplit(url)
-    if not name or parts.scheme not in ("http", "https") or not parts.netloc:
+    found = _ENDPOINT.fullmatch(ref)
+    parts = urlsplit(found["url"] if found else "")
+    if not found or not parts.netloc:
         raise ModelError(
             f"malformed endpoint reference {_without_password(ref)!r}",
             where="model reference",
@@ -100,7 +101,7 @@ def _endpoint(ref: str) -> Reference:
             where="model reference",
             fix="put the key into the environment variable TILTH_API_KEY or OPENAI_API_KEY",
         )
-    return Reference(ref, "endpoint", name, url=url.rstrip("/"))
+    return Reference(ref, "endpoint", found["model"], url=found["url"].rstrip("/"))
 
 
 def _without_password(ref: str) -> str:
