@@ -15,6 +15,7 @@ from tilth.data.example import Example
 from tilth.errors import DataError, RecipeError
 from tilth.evaluate import Answers, Compare, Exams
 from tilth.evaluate._asking import Question, plain_text
+from tilth.evaluate._scores import read_scores, shared_items
 from tilth.seeds import SeedPlan, TestSeed, TuningSeed
 
 PLAN = SeedPlan.of(tuning=[1], testing=[11, 12])
@@ -104,3 +105,17 @@ def test_own_answers_greedy_and_sampled(tiny: Path, held_out: Path, tmp_path: Pa
 def test_shots_must_not_be_held_out_questions(tiny: Path, held_out: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 0"):
         Answers(model=str(tiny), data=str(held_out), shots=str(held_out)).to(tmp_path / "out")
+
+
+def test_only_questions_of_a_fixed_file_are_shared_by_all_seeds(
+    chat: Artefact, tiny: Path, held_out: Path, tmp_path: Path
+) -> None:
+    own = {"model": str(tiny), "data": str(held_out), "metric": "rouge_l", "max_new_tokens": 6}
+    made = Answers(**own, temperature=1.0).to(tmp_path / "sampled", plan=PLAN)
+    assert shared_items(read_scores(str(made.folder)))
+    assert not shared_items(read_scores(str(chat.folder)))
+
+
+def test_levels_that_no_skill_has(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"levels \[9\]"):
+        Exams(model=str(tiny), skills=("lists",), levels=(9,)).to(tmp_path / "out")

@@ -12,7 +12,7 @@ import numpy as np
 from tilth.errors import DataError
 from tilth.stats import Estimate, mean_interval
 
-__all__ = ["ScoreRow", "by_seed", "estimates", "read_scores", "write_scores"]
+__all__ = ["ScoreRow", "by_seed", "estimates", "read_scores", "shared_items", "write_scores"]
 
 
 class ScoreRow(TypedDict):
@@ -76,9 +76,23 @@ def _row(row: dict[str, Any]) -> ScoreRow:
 
 
 def by_seed(rows: Sequence[ScoreRow]) -> list[np.ndarray]:
-    """The scores of each seed in ascending order of seeds: S arrays of float [N_s]."""
-    seeds = sorted({row["seed"] for row in rows})
-    return [np.array([row["score"] for row in rows if row["seed"] == seed]) for seed in seeds]
+    """The scores of each seed, seeds and items in ascending order: S arrays of float [N_s]."""
+    scores: dict[int, list[float]] = {}
+    for row in sorted(rows, key=lambda row: (row["seed"], row["item"])):
+        scores.setdefault(row["seed"], []).append(row["score"])
+    return [np.array(row) for row in scores.values()]
+
+
+def shared_items(rows: Iterable[ScoreRow]) -> bool:
+    """Whether all seeds answered the same questions, as sampled answers to a fixed file do.
+
+    Such questions are no fresh draw under every seed, and a bootstrap has to draw them jointly.
+    """
+    asked: dict[int, set[str]] = {}
+    for row in rows:
+        asked.setdefault(row["seed"], set()).add(row["item"])
+    first = next(iter(asked.values()))
+    return len(asked) > 1 and all(items == first for items in asked.values())
 
 
 def estimates(rows: Sequence[ScoreRow]) -> dict[str, Any]:
@@ -97,4 +111,4 @@ def estimates(rows: Sequence[ScoreRow]) -> dict[str, Any]:
 
 
 def _mean(rows: Sequence[ScoreRow]) -> Estimate:
-    return mean_interval(by_seed(rows))
+    return mean_interval(by_seed(rows), shared_items=shared_items(rows))

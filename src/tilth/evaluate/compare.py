@@ -5,26 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from tilth.errors import DataError
-from tilth.evaluate._scores import ScoreRow, read_scores
+from tilth.evaluate._scores import ScoreRow, by_seed, read_scores, shared_items
 from tilth.method import Method, Outcome, ScoresRef, Work
 from tilth.stats import Estimate, bootstrap, paired_difference, permutation_test
 
 __all__ = ["Compare"]
-
-Scores = dict[int, np.ndarray]
-"""Scores by seed, [N] each, in an order of questions that is the same for every arm."""
 
 
 class Compare(Method):
     """Says by how much each arm differs from the baseline, with a paired interval.
 
     Arms are paired on seed and question; every resample of the bootstrap draws the same seeds and
-    questions on both sides (:mod:`tilth.stats`). ``p`` is a two-sided sign-flip test over
-    questions. Intervals and p-values are per comparison, not corrected for the number of arms.
+    questions on both sides, and a question that all seeds share is drawn for all of them
+    (:mod:`tilth.stats`). ``p`` is a two-sided sign-flip test over questions. Intervals and p-values are per comparison, not corrected for the number of arms.
     Defaults are our choice.
 
     Example:
@@ -60,57 +56,57 @@ class Compare(Method):
         Raises:
             DataError: An arm lacks a question of the baseline or has one more; names the first.
         """
-        base = _keyed(read_scores(self.baseline))
+        base = read_scores(self.baseline)
         arms = {self.baseline_name: base}
         for name, ref in self.arms.items():
-            arms[name] = _keyed(read_scores(ref))
+            arms[name] = read_scores(ref)
             _same_questions(base, arms[name], self.baseline_name, name)
-        skills = sorted({row["skill"] for row in base.values()})
+        asked = _keys(base, self.baseline_name)
+        skills = sorted({row["skill"] for row in base})
+        seeds = sorted({seed for seed, _ in asked})
         result: dict[str, Any] = {
             "metric": "score",
             "statistic": self.statistic,
             "baseline": self.baseline_name,
             "level": self.level,
-            "arms": {name: self._arm(base, rows, skills) for name, rows in arms.items()},
-            "differences": {name: self._difference(base, arms[name], skills) for name in self.arms},
-            "seeds": sorted({seed for seed, _ in base}),
-            "items_per_seed": len(base) // len({seed for seed, _ in base}),
+            "arms": {name: self._arm(rows, skills) for name, rows in arms.items()},
+            "differences": {name: self._difference(arms[name], base, skills) for name in self.arms},
+            "seeds": seeds,
+            "items_per_seed": len(asked) // len(seeds),
         }
         text = json.dumps(result, indent=1, ensure_ascii=False)
         (work.folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
         return self._outcome(work, result)
 
-    def _arm(
-        self,
-        base: dict[tuple[int, str], ScoreRow],
-        rows: dict[tuple[int, str], ScoreRow],
-        skills: list[str],
-    ) -> dict[str, Any]:
+    def _arm(self, rows: list[ScoreRow], skills: list[str]) -> dict[str, Any]:
+        def estimate(rows: list[ScoreRow]) -> dict[str, Any]:
+            return bootstrap(by_seed(rows), self.statistic, **self._options(rows)).as_dict()
+
         return {
-            "estimate": self._estimate(_scores(base, rows)).as_dict(),
-            "by_skill": {s: self._estimate(_scores(base, rows, s)).as_dict() for s in skills},
+            "estimate": estimate(rows),
+            "by_skill": {skill: estimate(_only(skill, rows)) for skill in skills},
             "chance": _chance(skills),
         }
 
-    def _estimate(self, scores: Scores) -> Estimate:
-        return bootstrap(scores, self.statistic, level=self.level, resamples=self.resamples)
-
     def _difference(
-        self,
-        base: dict[tuple[int, str], ScoreRow],
-        rows: dict[tuple[int, str], ScoreRow],
-        skills: list[str],
+        self, rows: list[ScoreRow], base: list[ScoreRow], skills: list[str]
     ) -> dict[str, Any]:
-        def paired(skill: str | None = None) -> dict[str, Any]:
-            ours, theirs = _scores(base, rows, skill), _scores(base, base, skill)
-            return paired_difference(
-                ours, theirs, self.statistic, level=self.level, resamples=self.resamples
-            ).as_dict()
+        def paired(rows: list[ScoreRow], base: list[ScoreRow]) -> dict[str, Any]:
+            options = self._options(base)
+            both = by_seed(rows), by_seed(base)
+            return paired_difference(*both, self.statistic, **options).as_dict()
 
         return {
-            "estimate": paired(),
-            "p": permutation_test(_scores(base, rows), _scores(base, base)),
-            "by_skill": {skill: paired(skill) for skill in skills},
+            "estimate": paired(rows, base),
+            "p": permutation_test(by_seed(rows), by_seed(base)),
+            "by_skill": {skill: paired(_only(skill, rows), _only(skill, base)) for skill in skills},
+        }
+
+    def _options(self, rows: list[ScoreRow]) -> dict[str, Any]:
+        return {
+            "level": self.level,
+            "resamples": self.resamples,
+            "shared_items": shared_items(rows),
         }
 
     def _outcome(self, work: Work, result: dict[str, Any]) -> Outcome:
@@ -129,43 +125,34 @@ class Compare(Method):
         return Outcome(metrics=metrics, not_measured=open_points)
 
 
-def _keyed(rows: list[ScoreRow]) -> dict[tuple[int, str], ScoreRow]:
-    keyed: dict[tuple[int, str], ScoreRow] = {}
+def _keys(rows: list[ScoreRow], name: str) -> set[tuple[int, str]]:
+    keys: set[tuple[int, str]] = set()
     for row in rows:
         key = (row["seed"], row["item"])
-        if key in keyed:
-            raise DataError("a question is scored twice", where=f"seed {key[0]}, item {key[1]}")
-        keyed[key] = row
-    return keyed
+        if key in keys:
+            raise DataError(
+                f"a question of {name!r} is scored twice", where=f"seed {key[0]}, item {key[1]}"
+            )
+        keys.add(key)
+    return keys
 
 
 def _same_questions(
-    base: dict[tuple[int, str], ScoreRow],
-    arm: dict[tuple[int, str], ScoreRow],
-    base_name: str,
-    arm_name: str,
+    base: list[ScoreRow], arm: list[ScoreRow], base_name: str, arm_name: str
 ) -> None:
-    for there, here, absent in ((base, arm, arm_name), (arm, base, base_name)):
-        for seed, item in there:
-            if (seed, item) not in here:
-                raise DataError(
-                    f"{absent!r} has no score for a question that the other side answered",
-                    where=f"seed {seed}, item {item}",
-                    fix="score both with the same exam settings and the same test seeds",
-                )
+    in_base, in_arm = _keys(base, base_name), _keys(arm, arm_name)
+    for missing, absent in ((in_base - in_arm, arm_name), (in_arm - in_base, base_name)):
+        if missing:
+            seed, item = min(missing)
+            raise DataError(
+                f"{absent!r} has no score for {len(missing)} of the questions",
+                where=f"the first is seed {seed}, item {item}",
+                fix="score both with the same exam settings and the same test seeds",
+            )
 
 
-def _scores(
-    base: dict[tuple[int, str], ScoreRow],
-    rows: dict[tuple[int, str], ScoreRow],
-    skill: str | None = None,
-) -> Scores:
-    """Scores of `rows` in the order of `base`; with `skill`, its questions only."""
-    by_seed: dict[int, list[float]] = {}
-    for key, row in base.items():
-        if skill is None or row["skill"] == skill:
-            by_seed.setdefault(key[0], []).append(rows[key]["score"])
-    return {seed: np.array(scores) for seed, scores in sorted(by_seed.items())}
+def _only(skill: str, rows: list[ScoreRow]) -> list[ScoreRow]:
+    return [row for row in rows if row["skill"] == skill]
 
 
 def _chance(skills: list[str]) -> dict[str, float]:

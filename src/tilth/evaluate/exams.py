@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from tilth.errors import RecipeError
 from tilth.evaluate._asking import Form, Question, ask
 from tilth.evaluate._scores import ScoreRow, estimates, write_scores
 from tilth.method import Method, ModelRef, Outcome, Work
@@ -58,7 +59,11 @@ class Exams(Method):
     batch_size: int = Field(64, ge=1, description="Questions in the model at once; speed only.")
 
     def run(self, work: Work) -> Outcome:
-        """Writes ``scores.jsonl`` and says the mean with its interval, in all and by skill."""
+        """Writes ``scores.jsonl`` and says the mean with its interval, in all and by skill.
+
+        Raises:
+            RecipeError: A skill does not exist, or no skill has the levels.
+        """
         from tilth.almanac.exams import exam
 
         seeds: Sequence[Seed] = work.test_seeds if self.phase == "testing" else work.tuning_seeds
@@ -74,6 +79,12 @@ class Exams(Method):
             items = exam(
                 list(self.skills) or None, self.per_level, seed, levels=list(self.levels) or None
             )
+            if not items:
+                raise RecipeError(
+                    f"no skill of the exam has the levels {list(self.levels)}",
+                    where="levels",
+                    fix="levels start at 1; leave the setting out for all of them",
+                )
             scored = self._scored(model, items, seed)
             rows += scored
             mean = sum(row["score"] for row in scored) / len(scored)
