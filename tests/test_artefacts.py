@@ -376,16 +376,17 @@ def test_a_limit_on_file_size_is_told(step):
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, step):
     (tmp_path / "file").write_text("a regular file")
-    for root in (tmp_path / "file" / "artefacts", Path("/proc/artefacts")):
+    for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/artefacts")):
         with pytest.raises(ArtefactError, match="cannot be written") as caught:
             Store(root).produce("keep", KEY, FIELDS, step)
         assert "choose a folder" in caught.value.fix
         assert step.runs == 0
 
 
-def test_other_errors_of_the_work_pass_through(step):
+@pytest.mark.parametrize("inside", [True, False])
+def test_other_errors_of_the_work_pass_through(step, inside):
     def failing(folder, scratch, ledger):
-        Path("/nowhere/at/all.jsonl").read_text()
+        ((folder if inside else Path("/nowhere")) / "absent.jsonl").read_text()
 
     with pytest.raises(FileNotFoundError):
         step.store.produce("keep", KEY, FIELDS, failing)

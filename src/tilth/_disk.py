@@ -11,13 +11,13 @@ from pathlib import Path
 
 from tilth.errors import ArtefactError
 
-__all__ = ["blame", "sync_file", "sync_folder", "write_atomically"]
+__all__ = ["blame", "make_folder", "sync_file", "sync_folder", "write_atomically"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 _READ_ONLY = {errno.EROFS}
 # These say "cannot be written" only about a path of ours; elsewhere they are another's business.
-_NOT_OURS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EIO}
+_PERHAPS_OURS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
 
 
 def sync_file(path: Path) -> None:
@@ -85,13 +85,30 @@ def blame(error: BaseException, root: Path, name: str) -> ArtefactError | None:
                 where=str(root),
                 fix="raise the limit on file size (ulimit -f, quota) and run it again",
             )
-        if code in _READ_ONLY or (code in _NOT_OURS and _is_below(cause, root)):
-            return ArtefactError(
-                f"{name} cannot be written: {os.strerror(code or 0)}",
-                where=str(root),
-                fix="choose a folder that you may write to, or change its permissions",
-            )
+        if code in _READ_ONLY or (code in _PERHAPS_OURS and _is_below(cause, root)):
+            return _unwritable(root, name, code or 0)
     return None
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder` and those above it, where they do not exist.
+
+    Raises:
+        ArtefactError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        told = blame(error, folder, folder.name)
+        raise told or _unwritable(folder, folder.name, error.errno or 0) from error
+
+
+def _unwritable(root: Path, name: str, code: int) -> ArtefactError:
+    return ArtefactError(
+        f"{name} cannot be written: {os.strerror(code)}",
+        where=str(root),
+        fix="choose a folder that you may write to, or change its permissions",
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilth._disk import blame, sync_file, sync_folder, write_atomically
+from tilth._disk import blame, make_folder, sync_file, sync_folder, write_atomically
 from tilth._manifest import (
     MANIFEST,
     Manifest,
@@ -337,7 +337,7 @@ class Store:
     @contextmanager
     def _lock(self, folder: Path) -> Iterator[_Lock]:
         home = self.root / ".locks"
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
         with open(home / f"{folder.name}.json", "a+", encoding="utf-8") as file:
             lock = _Lock(file.fileno())
             try:
