@@ -83,7 +83,11 @@ def _mix(rng: random.Random) -> Program:
     word, sign, s = rng.choice((("plus", "+", 1), ("minus", "-", -1)))
     told = f"return a times {k} plus b times {m} {word} {c}"
     body = f"return a * {k} + b * {m} {sign} {c}"
-    wrong = (f"return a * {m} + b * {k} {sign} {c}", f"return a * {k} + b * {m}", f"return a * {k}")
+    wrong = (
+        f"return a * {m} + b * {k} {sign} {c}",
+        f"return a * {k} + b * {m}",
+        f"return a * {k} + b {sign} {c}",
+    )
     x, y = _two(rng, 1, 5)
     return Program("mix", "a, b", told, body, lambda p, q: p * k + q * m + s * c, ((x, y),), wrong)
 

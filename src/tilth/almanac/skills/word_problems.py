@@ -72,6 +72,7 @@ def _pattern(forms: tuple[str, ...]) -> re.Pattern[str]:
 _START_RE = _pattern(tuple(f.removesuffix(".") for f in _STARTS))
 _TELL_RES = {op: _pattern(tuple(f.removesuffix(".") for f in fs)) for op, fs in _TELLS.items()}
 _ASK_RE = _pattern(_ASKS)
+_SENTENCE_END = re.compile(r"(?<=[.?]) +")
 _NUMBER = re.compile(r"-?\d+")
 
 
@@ -185,7 +186,7 @@ def parse(prompt: str) -> Story | None:
     Well-formed means: one start, then at least one step, then one question about the same thing,
     each in one of the skill's wordings. Whether the steps are possible is not asked.
     """
-    sentences = re.split(r"(?<=[.?]) +", " ".join(prompt.split()))
+    sentences = _SENTENCE_END.split(" ".join(prompt.split()))
     if len(sentences) < 3 or not sentences[-1].endswith("?"):
         return None
     start = _START_RE.fullmatch(sentences[0].removesuffix("."))
@@ -230,31 +231,43 @@ def solve(prompt: str) -> int | None:
     return values[-1] if values else None
 
 
-def harder(item: Item) -> Item:
-    """The same problem with one more step, told before the question; the split stays the same.
+def harder(item: Item) -> Item | None:
+    """The same problem with one more step, in the same split.
 
-    The level grows by one and may pass 6. The result is a function of `item` alone.
+    The step is told last where that keeps the split, else between two others. The level grows by
+    one and may pass 6. The result is a function of `item` alone; ``None`` where a hundred tries
+    find no such step, which happens in small splits only.
     """
     story: Story = item.meta["story"]
-    values: list[int] = item.meta["values"]
     home = split_of(item.key)
+    high = 20 if item.level < 3 else 60
     rng = random.Random(derive(0, "harder", item.id))
-    while True:
-        step = _choose(rng, values[-1], 20 if item.level < 3 else 60)
-        longer = Story(story.who, story.thing, story.start, (*story.steps, step))
-        all_values = longer.values()
-        if all_values is not None and split_of(longer.key) == home:
-            break
-    told, asked = item.prompt.rsplit(". ", 1)
+    for attempt in range(100):
+        at = len(story.steps) if attempt < 20 else rng.randint(0, len(story.steps))
+        step = _choose(rng, item.meta["values"][at], high)
+        steps = (*story.steps[:at], step, *story.steps[at:])
+        longer = Story(story.who, story.thing, story.start, steps)
+        values = longer.values()
+        if values is None or max(values) > max(high, story.start):
+            continue
+        if split_of(longer.key) == home:
+            return _extended(item, longer, values, at, _tell(rng, story.who, step))
+    return None
+
+
+def _extended(item: Item, story: Story, values: list[int], at: int, told: str) -> Item:
+    """`item` with the sentence `told` as step number `at`."""
+    sentences = _SENTENCE_END.split(item.prompt)
+    sentences.insert(at + 1, told)
     return Item(
         id=f"{item.id}+1",
         skill=item.skill,
         level=item.level + 1,
-        prompt=f"{told}. {_tell(rng, story.who, step)} {asked}",
-        answer=str(all_values[-1]),
-        worked=_worked(longer, all_values),
-        key=longer.key,
-        meta=_meta(longer, all_values),
+        prompt=" ".join(sentences),
+        answer=str(values[-1]),
+        worked=_worked(story, values),
+        key=story.key,
+        meta=_meta(story, values),
     )
 
 
