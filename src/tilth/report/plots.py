@@ -166,13 +166,13 @@ def _score_row(
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """An exponential mean over about a twelfth of the curve, corrected for its start."""
-    keep = 1 - 1 / max(1.0, len(values) / 12)
-    total = weight = 0.0
+    """The mean over a centred window of about a fifteenth of the curve; shorter at its ends."""
+    reach = len(values) // 30
     smooth = []
-    for value in values:
-        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        smooth.append(total / weight)
+    for n in range(len(values)):
+        around = min(reach, n, len(values) - 1 - n)
+        window = values[n - around : n + around + 1]
+        smooth.append(sum(window) / len(window))
     return smooth
 
 

@@ -20,7 +20,7 @@ from tilth.seeds import stream
 
 __all__ = ["BeforeAfter", "Sample", "Turn", "before_after", "rejections", "samples_of"]
 
-SHOWN = 3  # rows per step; our choice: enough to see the form, few enough to read
+ROWS, ANSWERS = 3, 2  # shown per step; our choice: enough to see the form, few enough to read
 LONGEST = 700  # characters of one text; our choice
 
 
@@ -55,9 +55,9 @@ class BeforeAfter:
 def samples_of(step: StepView) -> list[Sample]:
     """A few rows of a step's ``rows.jsonl`` or ``scores.jsonl``."""
     if rows := step.file("rows.jsonl"):
-        return [_row_sample(json.loads(line)) for line in _drawn(rows)]
+        return [_row_sample(json.loads(line)) for line in _drawn(rows, ROWS)]
     if rows := step.file("scores.jsonl"):
-        return [_score_sample(json.loads(line)) for line in _drawn(rows)]
+        return [_score_sample(json.loads(line)) for line in _drawn(rows, ANSWERS)]
     return []
 
 
@@ -137,7 +137,7 @@ def _score_sample(row: dict[str, Any]) -> Sample:
     return Sample(turns, _short(" · ".join(parts), 400))
 
 
-def _drawn(path: Path, count: int = SHOWN) -> list[str]:
+def _drawn(path: Path, count: int) -> list[str]:
     """`count` lines of a file in their order, each line with the same chance (algorithm R)."""
     rng = stream(0, "report", "samples")
     with path.open(encoding="utf-8") as lines:
