@@ -10,7 +10,10 @@ import pytest
 
 from tilth.errors import RecipeError
 from tilth.recipe import Recipe
-from tilth.replicate.quickstart import QUICKSTART, _recipe_file, _scores, part
+from tilth.registry import methods
+from tilth.replicate import Arm, Measured, replicate
+from tilth.replicate.quickstart import QUICKSTART, _recipe_file, _scores, cell, part
+from tilth.seeds import TestSeed
 
 
 def step(id: str, do: str, **settings: Any) -> dict[str, Any]:
@@ -72,3 +75,36 @@ def test_every_arm_exists_in_the_recipe_of_the_checkout() -> None:
     for arm in QUICKSTART.arms:
         _, last = part(recipe, arm.settings["in_recipe"])
         assert last
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not methods("evaluate"), reason="the package is only on the path")
+def test_cells_of_one_seed_run_the_recipe_and_share_artefacts(tiny: Path, tmp_path: Path) -> None:
+    overrides = [f"model={tiny}"]
+    for exam in ("base", "base_plain"):
+        overrides += [f"{exam}.skills=[history, lists]", f"{exam}.per_level=1"]
+        overrides += [f"{exam}.max_new_tokens=4", f"{exam}.shots=0"]
+
+    def measured(name: str, seed: int) -> Measured:
+        arm = Arm(name, settings={"in_recipe": name, "overrides": overrides})
+        folder = tmp_path / "cells" / f"{name}-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return cell(arm, TestSeed(seed), True, folder)
+
+    first = measured("base", 101)
+    plain = measured("base_plain", 101)
+    assert {"score", "score:history", "score:lists"} == set(first.scores)
+    assert [len(r) for r in first.scores.values()] == [len(r) for r in plain.scores.values()]
+    assert first.spent.flops > 0
+    shared = [p for p in (tmp_path / "shared" / "artefacts-101").iterdir() if p.name[0] != "."]
+    assert sorted(p.name.rpartition("-")[0] for p in shared) == ["base", "base_plain"]
+    again = measured("base", 101)
+    assert (again.scores, again.spent) == (first.scores, first.spent)
+    assert json.loads((tmp_path / "cells/base-101/run/run.json").read_text())["steps"][0]["cached"]
+
+
+@pytest.mark.slow
+def test_the_quickstart_replicates(tmp_path: Path) -> None:
+    result = replicate(QUICKSTART, quick=True, results=tmp_path, runs=tmp_path / "runs")
+    assert result.complete
+    assert set(result.verdicts.values()) == {"reproduced"}

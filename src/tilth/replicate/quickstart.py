@@ -33,12 +33,20 @@ RECIPE = "recipes/quickstart.yaml"
 def cell(arm: Arm, seed: Seed, quick: bool, folder: Path) -> Measured:
     """Runs the recipe up to the scores of `arm` with everything drawn from `seed`.
 
+    Args:
+        arm: ``in_recipe`` of its settings is the arm's name in the recipe's comparison;
+            ``overrides``, where given, are further ``key.path=value`` of the recipe.
+        seed: Root of all random streams, and the one test seed.
+        quick: Without effect: a quick replication has fewer seeds, its cells are whole.
+        folder: Holds the cell's run folder; the artefacts are shared by the arms of a seed.
+
     Returns:
         One score per exam item, in the order of the items' names; ``score`` over all skills, and
         ``score:SKILL`` for each.
     """
     number = int(seed)
     overrides = [f"seeds.root={number}", f"seeds.testing=[{number}]"]
+    overrides += arm.settings.get("overrides", [])
     recipe, step = part(Recipe.read(_recipe_file(), overrides), str(arm.settings["in_recipe"]))
     home = folder / "run"
     home.mkdir(exist_ok=True)
