@@ -7,10 +7,10 @@ the same code everywhere. Run this file to write those again: ``python tests/tes
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from scripted_teacher import serve
 
 from tilth.almanac.skills import SKILLS, Split
 from tilth.data import read
@@ -103,9 +103,6 @@ def test_the_recipe_on_the_175_seed_tasks(reader: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SEED_TASKS.is_file(), reason=f"{SEED_TASKS} is not here")
 def test_the_175_seed_tasks_seed_new_ones(tmp_path: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).parent / "generate"))
-    from scripted_teacher import serve
-
     with serve() as teacher:
         made = SelfInstruct(seeds=str(SEED_TASKS), teacher=teacher, count=5, round_size=2).to(
             tmp_path / "out", plan=SeedPlan()

@@ -20,8 +20,8 @@ class Compare(Method):
 
     Arms are paired on seed and question; every resample of the bootstrap draws the same seeds and
     questions on both sides, and a question that all seeds share is drawn for all of them
-    (:mod:`tilth.stats`). ``p`` is a two-sided sign-flip test over questions. Intervals and p-values are per comparison, not corrected for the number of arms.
-    Defaults are our choice.
+    (:mod:`tilth.stats`). ``p`` is a two-sided sign-flip test over questions. Intervals and p-values
+    are per comparison, not corrected for the number of arms. Defaults are our choice.
 
     Example:
         >>> verdict = Compare(baseline="base", arms={"tuned": "exam"}).to("v")  # doctest: +SKIP
