@@ -25,12 +25,9 @@ def add(app: typer.Typer) -> None:
         epilog="Example: tilth seedlings train --help",
     )
     seedlings.callback()(list_seedlings)
-    seedlings.command(
-        "train",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-        add_help_option=False,
-        epilog="Example: tilth seedlings train --out seedlings",
-    )(train)
+    seedlings.command("train", epilog="Example: tilth seedlings train small large --out grown")(
+        train
+    )
     app.add_typer(seedlings, name="seedlings", rich_help_panel="The almanac")
 
     almanac = typer.Typer(
@@ -86,12 +83,21 @@ def _seedling(folder: Path) -> Sequence[str]:
     return f"seedling:{folder.name}", f"{size / 2**20:.1f} MiB", shape, (told or [""])[0]
 
 
-def train(context: typer.Context) -> None:
-    """Train the seedlings again from their seed; the same seed gives the same weights."""
-    from tilth.almanac.seedlings.train import train_seedlings
+def train(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where to write them.")] = Path("seedlings"),
+    seed: Annotated[int | None, typer.Option(help="The world's seed.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for the pre-training.")] = "cpu",
+) -> None:
+    """Train the seedlings from scratch; the same seed gives the same weights."""
+    from tilth.almanac.world import WORLD_SEED
+    from tilth.apps.seedlings.train import NAMES, train_seedlings
 
+    world = WORLD_SEED if seed is None else seed
     with console.resumable():
-        train_seedlings(context.args)
+        train_seedlings(out, names or NAMES, seed=world, device=device, say=console.say)
 
 
 def skills() -> None:

@@ -66,7 +66,7 @@ class Answers(Method):
         Raises:
             DataError: The file has no rows, or a row of ``shots`` is one of its questions.
         """
-        rows = read(self.data)
+        rows = read(self.data, rejected_to=work.folder / "rejected.jsonl", say=work.say)
         held_out = [rows[i] for i in range(min(len(rows), self.limit or len(rows)))]
         if not held_out:
             raise DataError("the held-out file has no rows", where=self.data)
