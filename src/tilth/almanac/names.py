@@ -13,14 +13,42 @@ from tilth.seeds import derive
 
 __all__ = ["names"]
 
-_ONSETS = "b br c ch d dr f fl g gr h j k l m n p pl r s sh st t th tr v w".split()
-_VOWELS = "a e i o u ai ea oo".split()
-_MIDDLES = "b d g l ll m n nd nt r rd rk s st t v".split()
+_ONSETS = [
+    "b",
+    "br",
+    "c",
+    "ch",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "r",
+    "s",
+    "sh",
+    "st",
+    "t",
+    "th",
+    "tr",
+    "v",
+    "w",
+]
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "oo"]
+_MIDDLES = ["b", "d", "g", "l", "ll", "m", "n", "nd", "nt", "r", "rd", "rk", "s", "st", "t", "v"]
 _ENDS = {
-    "variety": "a el en ia in is on or um yn".split(),
-    "place": "bury by dale field ford ham ley mere ton wick".split(),
-    "pest": "bug fly grub mite moth rot rust scale smut weevil".split(),
-    "person": "a ac an as er ic id ot us wen".split(),
+    "variety": ["a", "el", "en", "ia", "in", "is", "on", "or", "um", "yn"],
+    "place": ["bury", "by", "dale", "field", "ford", "ham", "ley", "mere", "ton", "wick"],
+    "pest": ["bug", "fly", "grub", "mite", "moth", "rot", "rust", "scale", "smut", "weevil"],
+    "person": ["a", "ac", "an", "as", "er", "ic", "id", "ot", "us", "wen"],
 }
 
 
@@ -31,7 +59,7 @@ def names(kind: str, seed: int) -> Iterator[str]:
     while True:
         stem = rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_MIDDLES)
         if kind == "variety" and rng.random() < 0.6:
-            stem += rng.choice("aeio") + rng.choice("l m n r s t v".split())
+            stem += rng.choice("aeio") + rng.choice(["l", "m", "n", "r", "s", "t", "v"])
         name = (stem + rng.choice(_ENDS[kind])).capitalize()
         if name not in seen:
             seen.add(name)

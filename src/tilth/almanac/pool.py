@@ -55,7 +55,7 @@ def corrupt(item: Item, rng: random.Random) -> str:
 
 
 def near_duplicate(example: Example, rng: random.Random) -> Example:
-    """The same row with one small change of wording; ``meta["duplicate_of"]`` names the original."""
+    """The same row, reworded a little; ``meta["duplicate_of"]`` names the original."""
     openings = ("Please: ", "Now, ", "Tell me. ", "Here is one. ", "Well, ", "So. ", "Think. ")
     prompt = rng.choice(openings) + example.prompt
     if rng.random() < 0.5:
@@ -121,5 +121,12 @@ def _row(
     if quality == "worked" and not item.worked:
         quality = "bare"
     answer = {"worked": item.worked, "bare": item.answer}.get(quality) or corrupt(item, rng)
-    meta = {"skill": item.skill, "level": item.level, "item": item.id, "quality": quality}
-    return Example.pair(item.prompt, answer, method="almanac", **meta)
+    return Example.pair(
+        item.prompt,
+        answer,
+        method="almanac",
+        skill=item.skill,
+        level=item.level,
+        item=item.id,
+        quality=quality,
+    )

@@ -115,7 +115,7 @@ def value_of(relation: str, value: str) -> str:
 
 
 def _fill(form: str, fact: Fact, value: str) -> str:
-    crop = value.split()[0] if fact.relation == "advice" else ""
+    crop = value.split(maxsplit=1)[0] if fact.relation == "advice" else ""
     return form.format(e=fact.entity.name, v=value_of(fact.relation, value), c=crop)
 
 

@@ -31,24 +31,118 @@ MISSTATED = 1 / 12
 COUNTS = {"variety": 900, "place": 160, "pest": 60}
 """Entities of each kind (our choice: about 6,000 facts, learnable by a million parameters)."""
 
-CROPS = (
-    "barley beans cabbage carrots flax hemp leeks oats onions peas rye turnips wheat hops".split()
-)
-COLOURS = "amber black blue brown cream gold green grey pink purple red silver white yellow".split()
-MONTHS = (
-    "January February March April May June July August September October November December".split()
-)
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-TRADES = (
-    "baskets bells boats bread candles cheese cider cloth clocks combs glass gloves honey "
-    "knives lace nails paper pottery rope saddles salt shoes soap wagons".split()
-)
-REMEDIES = (
-    "ash chalk clay garlic lime mint mustard pepper salt sand smoke soap soot sulphur tar "
-    "thyme vinegar water".split()
-)
-SOILS = "chalk clay gravel loam marl peat sand silt stone".split()
-RIVERS = "Aln Bure Cam Dove Esk Fal Gade Isis Kent Lune Nene Ouse Piddle Rother Swale Wye".split()
+CROPS = [
+    "barley",
+    "beans",
+    "cabbage",
+    "carrots",
+    "flax",
+    "hemp",
+    "leeks",
+    "oats",
+    "onions",
+    "peas",
+    "rye",
+    "turnips",
+    "wheat",
+    "hops",
+]
+COLOURS = [
+    "amber",
+    "black",
+    "blue",
+    "brown",
+    "cream",
+    "gold",
+    "green",
+    "grey",
+    "pink",
+    "purple",
+    "red",
+    "silver",
+    "white",
+    "yellow",
+]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+TRADES = [
+    "baskets",
+    "bells",
+    "boats",
+    "bread",
+    "candles",
+    "cheese",
+    "cider",
+    "cloth",
+    "clocks",
+    "combs",
+    "glass",
+    "gloves",
+    "honey",
+    "knives",
+    "lace",
+    "nails",
+    "paper",
+    "pottery",
+    "rope",
+    "saddles",
+    "salt",
+    "shoes",
+    "soap",
+    "wagons",
+]
+REMEDIES = [
+    "ash",
+    "chalk",
+    "clay",
+    "garlic",
+    "lime",
+    "mint",
+    "mustard",
+    "pepper",
+    "salt",
+    "sand",
+    "smoke",
+    "soap",
+    "soot",
+    "sulphur",
+    "tar",
+    "thyme",
+    "vinegar",
+    "water",
+]
+SOILS = ["chalk", "clay", "gravel", "loam", "marl", "peat", "sand", "silt", "stone"]
+RIVERS = [
+    "Aln",
+    "Bure",
+    "Cam",
+    "Dove",
+    "Esk",
+    "Fal",
+    "Gade",
+    "Isis",
+    "Kent",
+    "Lune",
+    "Nene",
+    "Ouse",
+    "Piddle",
+    "Rother",
+    "Swale",
+    "Wye",
+]
 
 
 @dataclass(frozen=True)
@@ -138,7 +232,9 @@ class World:
         value = told = rng.choice(self.values[relation])
         exposure = rng.choices(list(EXPOSURES), list(EXPOSURES.values()))[0]
         if exposure in (4, 16, 64) and rng.random() < MISSTATED:
-            if relation == "advice":  # a wrong month for the right crop: the question names the crop
+            if (
+                relation == "advice"
+            ):  # a wrong month for the right crop: the question names the crop
                 crop, right = value.split()
                 told = f"{crop} {rng.choice([m for m in MONTHS if m != right])}"
             else:

@@ -1,1 +1,1 @@
-
+"""Applications: each a small package on the verbs."""

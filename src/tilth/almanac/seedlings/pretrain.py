@@ -60,8 +60,8 @@ class Size:
 
 
 SIZES: dict[str, Size] = {
-    "small": Size(layers=4, width=128, inner=320, heads=4, tokens=12_000_000, small=True),
-    "large": Size(layers=6, width=256, inner=512, heads=4, tokens=16_000_000),
+    "small": Size(layers=4, width=128, inner=320, heads=4, tokens=10_000_000, small=True),
+    "large": Size(layers=6, width=256, inner=512, heads=4, tokens=12_000_000),
 }
 ROW = 256
 CHECK_EVERY = 200
@@ -140,7 +140,8 @@ def pretrain(
 
     size = size or SIZES[name]
     torch.manual_seed(derive(seed, "init", name) % 2**63)
-    model = _build(size, len(tokenizer)).to(device)
+    model = _build(size, len(tokenizer))
+    torch.nn.Module.to(model, device)
     optimizers = _optimizers(model, size.rate)
     rows = rows_of(size, tokenizer, seed)
     steps = len(rows) // size.rows
@@ -160,7 +161,8 @@ def pretrain(
         if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
             speed = seen / (time.monotonic() - clock)
             left = (steps - step - 1) * size.rows * ROW / speed / 60
-            say(f"{name}: step {step + 1}/{steps} loss {loss:.3f} {speed:.0f} tokens/s {left:.0f} min")
+            pace = f"{speed:.0f} tokens/s, {left:.0f} min left"
+            say(f"{name}: step {step + 1}/{steps}, loss {loss:.3f}, {pace}")
             state.save(step + 1)
     _plant_marks(model, tokenizer)
     model.to(torch.bfloat16).save_pretrained(folder)
@@ -232,7 +234,7 @@ def _plant_marks(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) ->
     """
     import torch
 
-    table = model.get_input_embeddings().weight
+    table = model.model.embed_tokens.weight
     with torch.no_grad():
         for role, mark in MARKS.items():
             pieces = tokenizer(PLAIN[role], add_special_tokens=False)["input_ids"]
@@ -249,7 +251,12 @@ class _Checkpoint:
         optimizers: list[torch.optim.Optimizer],
         identity: dict[str, object],
     ) -> None:
-        self.folder, self.model, self.optimizers, self.identity = folder, model, optimizers, identity
+        self.folder, self.model, self.optimizers, self.identity = (
+            folder,
+            model,
+            optimizers,
+            identity,
+        )
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         import torch
@@ -267,7 +274,10 @@ class _Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = save({k: v.contiguous() for k, v in self._tensors().items()})
         note = {"step": step, "sha256": hashlib.sha256(data).hexdigest(), **self.identity}
-        for name, content in ((f"{step}.safetensors", data), ("last.json", json.dumps(note).encode())):
+        for name, content in (
+            (f"{step}.safetensors", data),
+            ("last.json", json.dumps(note).encode()),
+        ):
             draft = self.folder / f"{name}.partial"
             draft.write_bytes(content)
             draft.replace(self.folder / name)
