@@ -165,7 +165,8 @@ def pretrain(
             say(f"{name}: step {step + 1}/{steps}, loss {loss:.3f}, {pace}")
             state.save(step + 1)
     _plant_marks(model, tokenizer)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    torch.nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
