@@ -107,6 +107,17 @@ def test_no_path_of_this_machine_is_told(page: str, run_folder: Path) -> None:
     assert str(run_folder.parent) not in page
 
 
+def test_paths_in_settings_lose_their_folders(tmp_path: Path) -> None:
+    run = RunBuilder(tmp_path / "paths")
+    settings = {"data": "/home/ann/secret/rows.jsonl", "url": "openai:m@http://host:80/v1/x"}
+    rows = {"rows.jsonl": example_rows(1, "select.random")}
+    run.step("keep", "select.random", "rows", rows, settings=settings)
+    words = Page(tilth.report.write(run.finish()).read_text(encoding="utf-8")).words()
+    assert "…/rows.jsonl" in words
+    assert "secret" not in words
+    assert "openai:m@http://host:80/v1/x" in words
+
+
 def test_it_is_accessible(page: str) -> None:
     found = Page(page)
     assert found.of("html") == [{"lang": "en"}]

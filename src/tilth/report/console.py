@@ -40,6 +40,8 @@ def show(run_folder: str | Path, console: Console | None = None) -> None:
     comparison = comparison_of(run)
     if comparison.get("arms"):
         console.print(_scores(comparison, verdict))
+        first = next(iter(comparison["arms"].values()))["estimate"]
+        console.print(Text(f"{first['items']:,} items, {first['seeds']} test seeds", style="dim"))
     console.print(_costs(cost_table(run)))
     for step in run.steps:
         if step.problem:
@@ -54,9 +56,7 @@ def _scores(comparison: dict[str, Any], verdict: Verdict) -> Table:
     from rich.text import Text
 
     level = f"{100 * comparison['level']:g}%"
-    first = next(iter(comparison["arms"].values()))["estimate"]
-    title = f"Scores with {level} intervals, {first['items']:,} items, {first['seeds']} test seeds"
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(title=f"Scores with {level} intervals", title_justify="left", box=None)
     table.add_column("arm", overflow="fold")
     table.add_column("score", justify="right")
     if comparison["differences"]:
@@ -91,9 +91,10 @@ def _costs(costs: dict[str, Any]) -> Table:
     from rich.text import Text
 
     table = Table(title="Cost of every step", title_justify="left", box=None, show_footer=True)
-    table.add_column("step", footer="total", overflow="fold")
+    table.add_column("step", footer="total", overflow="fold", min_width=12)
     for name, total in zip(costs["columns"], costs["total"], strict=True):
-        table.add_column(name, justify="right", footer=Text(total), no_wrap=True)
+        heading = Text(name.replace(" ", "\n"))
+        table.add_column(heading, justify="right", footer=Text(total), no_wrap=True)
     for step, cells in costs["rows"]:
         mark = " (from an earlier run)" if step.cached else ""
         table.add_row(Text(f"{step.id}{mark}"), *(Text(c) for c in cells))

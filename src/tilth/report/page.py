@@ -213,10 +213,10 @@ def _versions(run: RunView) -> list[tuple[str, str]]:
 
 
 def _local(text: str, folder: Path) -> str:
-    """Paths below the run folder, told from there: the page says nothing of the disk around it."""
+    """Paths without the folders they lie in: a page that is shown around tells no disk's layout."""
     for root in (str(folder.resolve()), str(folder)):
         text = text.replace(root.rstrip("/") + "/", "")
-    return text
+    return re.sub(r"(?<![\w.:/~-])/(?:[^\s,/]+/)+", "…/", text)
 
 
 def _printable(page: str) -> str:
