@@ -19,9 +19,8 @@ from typing import Any, ClassVar
 
 from tilth.almanac.skills._base import Item, Skill
 from tilth.almanac.skills._programs import FAMILIES
-from tilth.seeds import derive
 
-__all__ = ["Functions", "plain_code", "test_item"]
+__all__ = ["Functions", "ask_for_tests", "plain_code"]
 
 _NOUNS = (
     *("sack", "cart", "hen", "mill", "field", "barn", "egg", "seed", "hay", "crop", "bale", "well"),
@@ -38,13 +37,14 @@ _WRITE = (
 )
 _TEST = "Write tests for this function.\n{code}"
 _TEST_SHARE = 1 / 3  # our choice: tests are harder to learn than functions, both must be seen
+_UNPRINTABLE = re.compile("[\0\ud800-\udfff]")  # no Python source holds these
 _MAX_CODE = 4_000  # characters; a longer answer is no small function
 
 
 def plain_code(text: str) -> str:
-    """Code without a fence, trailing blanks and empty lines, for comparison."""
+    """Code without a fence, outer and trailing blanks, and empty lines, for comparison."""
     fenced = re.search(r"```(?:python)?\n(.*?)(?:```|\Z)", text, re.DOTALL)
-    lines = (fenced.group(1) if fenced else text).split("\n")
+    lines = (fenced.group(1) if fenced else text).strip().split("\n")
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
@@ -86,38 +86,30 @@ class Functions(Skill):
         said = plain_code(text)
         if said == plain_code(item.answer):
             return 1.0
-        if len(said) > _MAX_CODE or "\0" in said:
+        if len(said) > _MAX_CODE or _UNPRINTABLE.search(said):
             return 0.0
+        name, code = item.meta["name"], item.meta["code"]
         if item.meta["kind"] == "code":
-            return float(f"def {item.meta['name']}(" in said and _passes(item, said))
-        if "assert" not in said or f"{item.meta['name']}(" not in said:
+            return float(f"def {name}(" in said and all(_pass([said], _lines(item))))
+        if "assert" not in said or f"{name}(" not in said or f"def {name}" in said:
             return 0.0
-        if f"def {item.meta['name']}" in said or not _runs(item.meta["code"], said):
-            return 0.0
-        caught = [not _runs(variant, said) for variant in item.meta["variants"]]
-        return sum(caught) / len(caught)
+        right, *wrong = _pass([code, *item.meta["variants"]], said)
+        return sum(not passed for passed in wrong) / len(wrong) if right else 0.0
 
 
-def _passes(item: Item, code: str) -> bool:
-    """Whether `code` passes the item's tests, and reached their end rather than left early."""
-    from tilth.sandbox import run_python
-
-    mark = f"passed {derive(0, 'mark', item.id)}"
-    result = run_python(code, tests="\n".join([*item.meta["tests"], f"print({mark!r})"]))
-    return bool(result.ok and result.stdout.rstrip().endswith(mark))
+def _lines(item: Item) -> str:
+    return "\n".join(item.meta["tests"])
 
 
-def _runs(code: str, tests: str) -> bool:
-    from tilth.sandbox import run_python
+def _pass(codes: list[str], tests: str) -> list[bool]:
+    """Whether each program reaches the end of `tests`; a program that leaves early does not."""
+    from tilth.sandbox import Program, run_many
 
-    return bool(run_python(code, tests=tests).ok)
+    return [bool(result.ok) for result in run_many([Program(code, tests) for code in codes])]
 
 
-def test_item(item: Item) -> Item:
+def ask_for_tests(item: Item) -> Item:
     """The test-writing twin of a function item: the same function, the same split."""
+    prompt, answer = _TEST.format(code=item.meta["code"]), _lines(item)
     meta = {**item.meta, "kind": "tests"}
-    prompt, answer = _TEST.format(code=meta["code"]), "\n".join(meta["tests"])
     return Item(f"{item.id}/tests", item.skill, item.level, prompt, answer, "", item.key, meta)
-
-
-test_item.__test__ = False  # type: ignore[attr-defined]  # tell pytest that this is not a test

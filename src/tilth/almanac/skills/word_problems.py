@@ -231,28 +231,35 @@ def solve(prompt: str) -> int | None:
     return values[-1] if values else None
 
 
-def harder(item: Item) -> Item | None:
+def harder(item: Item) -> Item:
     """The same problem with one more step, in the same split.
 
     The step is told last where that keeps the split, else between two others. The level grows by
-    one and may pass 6. The result is a function of `item` alone; ``None`` where a hundred tries
-    find no such step, which happens in small splits only.
+    one and may pass 6. In a small split it can happen that no single step stays in it; then the
+    result has two more. It is a function of `item` alone.
     """
-    story: Story = item.meta["story"]
     home = split_of(item.key)
-    high = 20 if item.level < 3 else 60
     rng = random.Random(derive(0, "harder", item.id))
-    for attempt in range(100):
-        at = len(story.steps) if attempt < 20 else rng.randint(0, len(story.steps))
-        step = _choose(rng, item.meta["values"][at], high)
-        steps = (*story.steps[:at], step, *story.steps[at:])
-        longer = Story(story.who, story.thing, story.start, steps)
-        values = longer.values()
-        if values is None or max(values) > max(high, story.start):
-            continue
-        if split_of(longer.key) == home:
-            return _extended(item, longer, values, at, _tell(rng, story.who, step))
-    return None
+    while True:
+        for attempt in range(200):
+            longer = _with_step(item, rng, last=attempt < 20)
+            if longer is not None and split_of(longer.key) == home:
+                return longer
+        item = longer or item
+
+
+def _with_step(item: Item, rng: random.Random, *, last: bool) -> Item | None:
+    """`item` with a step more, the last one or anywhere; ``None`` where a value gets too large."""
+    story: Story = item.meta["story"]
+    high = 20 if item.level < 3 else 60
+    at = len(story.steps) if last else rng.randint(0, len(story.steps))
+    step = _choose(rng, item.meta["values"][at], high)
+    steps = (*story.steps[:at], step, *story.steps[at:])
+    longer = Story(story.who, story.thing, story.start, steps)
+    values = longer.values()
+    if values is None or max(values) > max(high, *item.meta["values"]):
+        return None
+    return _extended(item, longer, values, at, _tell(rng, story.who, step))
 
 
 def _extended(item: Item, story: Story, values: list[int], at: int, told: str) -> Item:
