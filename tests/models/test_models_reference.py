@@ -55,7 +55,9 @@ def test_adapters(tmp_path, seedlings, monkeypatch):
     assert resolve("seedling:teacher+one").adapters == (one,)
     assert resolve("one+two").adapters == (one, two)
     assert resolve(f"owner/name+{one}").kind == "hub"
-    art = folder(tmp_path / "art" / "model", adapter_config={"base_model_name_or_path": "../../one"})
+    art = folder(
+        tmp_path / "art" / "model", adapter_config={"base_model_name_or_path": "../../one"}
+    )
     assert resolve("art").adapters == (one, art)
     there = "/another/machine/lib/almanac/seedlings/small"
     folder(tmp_path / "moved", adapter_config={"base_model_name_or_path": there})
