@@ -321,3 +321,15 @@ def test_references_inside_text() -> None:
     assert [v for _, v in leaves(settings)] == ["${model}+${steps.x}", 3, "plain"]
     assert references("${model}+${steps.x}") == ["model", "steps.x"]
     assert substitute(settings, str.upper)["a"] == ["MODEL+STEPS.X", 3]
+
+
+SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_in_order(path: Path) -> None:
+    recipe = Recipe.read(path)
+    assert recipe.name == path.stem
+    assert len(validate(recipe)) == len(recipe.steps)
+    head = path.read_text().partition("name:")[0]
+    assert f"tilth run recipes/{path.name}" in head, "the comment block gives the command"

@@ -8,6 +8,7 @@ imported.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -77,7 +78,8 @@ def _add(app: typer.Typer, method: type[Method]) -> None:
 
 def _about(method: type[Method]) -> str:
     """The docstring for a terminal: whole paragraphs, no code marks, no example."""
-    text = inspect.cleandoc(method.__doc__ or "").partition("\nExample:")[0].replace("``", "`")
+    text = inspect.cleandoc(method.__doc__ or "").partition("\nExample:")[0]
+    text = re.sub(r":\w+:`~?|``", "`", text)
     return "\n\n".join(" ".join(part.split("\n")) for part in text.strip().split("\n\n"))
 
 

@@ -20,7 +20,7 @@ def add(app: typer.Typer) -> None:
 
 
 def replicate(  # noqa: PLR0917  typer names every one of them
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="What to replicate.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="What to replicate.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer seeds and smaller cells: minutes.")
     ] = False,

@@ -16,7 +16,7 @@ __all__ = ["add"]
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides, e.g. keep.count=100."),
+    typer.Argument(metavar="KEY.PATH=VALUE", help="Overrides, e.g. keep.count=100."),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Where run folders are kept.")]
 
@@ -102,7 +102,7 @@ def report(
 
 
 def methods_(
-    verb: Annotated[str | None, typer.Argument(metavar="[VERB]", help="Only this verb.")] = None,
+    verb: Annotated[str | None, typer.Argument(metavar="VERB", help="Only this verb.")] = None,
 ) -> None:
     """List the methods, one line each."""
     if verb is not None and verb not in VERBS:

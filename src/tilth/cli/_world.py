@@ -85,7 +85,7 @@ def _seedling(folder: Path) -> Sequence[str]:
 
 def train(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all by default.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Which; all by default.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where to write them.")] = Path("seedlings"),
     seed: Annotated[int | None, typer.Option(help="The world's seed.")] = None,
@@ -162,7 +162,7 @@ def exam(
 
 def page(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="An entity; all names by default.")
+        str | None, typer.Argument(metavar="NAME", help="An entity; all names by default.")
     ] = None,
     kind: Annotated[
         str | None, typer.Option(help="Only entities of this kind, when listing.")
