@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from tilth.almanac.skills._base import Item, Skill, final_answer, normal
+from tilth.almanac.skills._base import Skill
 from tilth.almanac.skills._words import GROUPS
 
 __all__ = ["OPERATIONS", "USE_CASES", "Lists", "apply", "render", "solve"]
@@ -149,7 +149,3 @@ class Lists(Skill):
         meta = {"operations": list(operations), "use_case": use_case, "words": list(words)}
         key = f"{' '.join(words)} {' '.join(operations)}"
         return render(use_case, words, operations, rng), results[-1], worked, key, meta
-
-    def verify(self, item: Item, text: str) -> float:
-        """Exact match of the final answer."""
-        return float(normal(final_answer(text)) == normal(item.answer))

@@ -13,7 +13,7 @@ import random
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from tilth.almanac.skills._base import Item, Skill, final_answer, normal
+from tilth.almanac.skills._base import Skill
 from tilth.almanac.skills._words import GROUPS, PEOPLE
 
 __all__ = ["Logic"]
@@ -129,7 +129,3 @@ class Logic(Skill):
     def draw(self, rng: random.Random, level: int) -> Drawn:
         """An ordering, a syllogism or an odd one out."""
         return rng.choice((_ordering, _syllogism, _odd_one_out))(rng, level)
-
-    def verify(self, item: Item, text: str) -> float:
-        """Exact match of the final answer."""
-        return float(normal(final_answer(text)) == normal(item.answer))
