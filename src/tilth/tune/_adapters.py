@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as library
 
 from tilth.errors import RecipeError
 from tilth.models.chat import chat_format
@@ -79,6 +80,18 @@ def without_cache(model: PreTrainedModel) -> Iterator[None]:
         model.config.use_cache = before
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Saves without the progress bars of the library."""
+    shown = library.is_progress_bar_enabled()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            library.enable_progress_bar()
+
+
 def save_plain(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
@@ -88,7 +101,8 @@ def save_plain(
     own, and the mark that ends an answer is added to the stop tokens of generation.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    with _without_bars():
+        model.save_pretrained(str(folder))
     form = chat_format(tokenizer)
     generation = model.generation_config
     if generation is not None:

@@ -130,50 +130,64 @@ class Order(Sampler[list[int]]):
 
 
 class Collator:
-    """Copies the rows of a batch into tensors just as long as its longest item.
+    """Copies the rows of a batch into tensors just as long as its longest row.
 
     There is no attention mask: padding stands on the right, where no token before it can see it in
-    a causal model. Packed rows carry positions that begin anew with each row, by which the model
-    keeps the rows apart.
+    a causal model. Rows that share a line of the tensor carry positions that begin anew with each,
+    by which the model keeps them apart.
+
+    Args:
+        corpus: The rows.
+        order: The items that batches are made of.
+        pad: The token that fills a line.
+        fold: Put short rows of a batch one after another into one line instead of padding each to
+            the longest. It changes nothing but the time, in a model that keeps them apart.
     """
 
-    def __init__(self, corpus: Corpus, order: Order, *, pad: int) -> None:
+    def __init__(self, corpus: Corpus, order: Order, *, pad: int, fold: bool = False) -> None:
         self.corpus = corpus
         self.items = order.items
-        self.packed = order.batching == "packed"
         self.pad = pad
+        self.fold = fold
 
     def __call__(self, chosen: list[int]) -> dict[str, torch.Tensor | int]:
         """The batch of the items `chosen`.
 
         Returns:
             ``input_ids`` and ``labels`` int64 ``[B, T]`` (a label belongs to the position that
-            must predict it), ``position_ids`` ``[B, T]`` where rows are packed, and ``tokens``, the
-            number of tokens without padding.
+            must predict it), ``position_ids`` ``[B, T]`` where rows share a line, and ``tokens``,
+            the number of tokens without padding.
         """
-        starts = self.corpus.starts
-        rows = [self.items[i] for i in chosen]
-        longest = max(int((starts[r + 1] - starts[r]).sum()) for r in rows)
-        shape = (len(rows), longest)
+        lines = self._lines(chosen)
+        starts, lengths = self.corpus.starts, self.corpus.lengths
+        shape = (len(lines), max(int(lengths[rows].sum()) for rows in lines))
         ids_BT = np.full(shape, self.pad, dtype=np.int64)
         labels_BT = np.full(shape, IGNORED, dtype=np.int64)
-        positions_BT = np.tile(np.arange(longest), (len(rows), 1)) if self.packed else None
+        positions_BT = np.tile(np.arange(shape[1]), (shape[0], 1))
         tokens = 0
-        for b, members in enumerate(rows):
+        for b, rows in enumerate(lines):
             end = 0
-            for row in members:
-                begin, first, last = end, starts[row], starts[row + 1]
-                end = begin + int(last - first)
-                ids_BT[b, begin:end] = self.corpus.tokens[first:last]
-                labels_BT[b, begin:end] = self.corpus.labels[first:last]
-                if positions_BT is not None:
-                    positions_BT[b, begin:] = np.arange(longest - begin)
+            for row in rows:
+                begin, end = end, end + int(lengths[row])
+                span = slice(starts[row], starts[row + 1])
+                ids_BT[b, begin:end] = self.corpus.tokens[span]
+                labels_BT[b, begin:end] = self.corpus.labels[span]
+                positions_BT[b, begin:] -= positions_BT[b, begin]
             tokens += end
         batch: dict[str, torch.Tensor | int] = {
             "input_ids": torch.from_numpy(ids_BT),
             "labels": torch.from_numpy(labels_BT),
             "tokens": tokens,
         }
-        if positions_BT is not None:
+        if any(len(rows) > 1 for rows in lines):
             batch["position_ids"] = torch.from_numpy(positions_BT)
         return batch
+
+    def _lines(self, chosen: list[int]) -> list[np.ndarray]:
+        """The rows of each line of the tensor."""
+        items = [self.items[i] for i in chosen]
+        if not self.fold:
+            return items
+        rows = np.concatenate(items)
+        lengths = self.corpus.lengths[rows]
+        return [rows[members] for members in pack(lengths, int(lengths.max()))]

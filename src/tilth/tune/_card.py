@@ -1,7 +1,7 @@
 """The model card of a tuned model: what it was made from, how, at what cost, with what result.
 
-It holds nothing that a clock says, so that the same run writes the same bytes; seconds and memory
-are in the manifest beside the model.
+It holds nothing that a clock or a place on the disk says, so that the same run writes the same
+bytes; seconds and memory are in the manifest beside the model.
 """
 
 from __future__ import annotations
@@ -14,16 +14,21 @@ from typing import Any
 __all__ = ["Card"]
 
 
+_HONEST = (
+    "\n\nThe loss is that of training. Whether the model became better must be measured on held-"
+    "out exams, which this step did not do."
+)
+
+
 @dataclass(frozen=True)
 class Card:
     """What the card states.
 
     Attributes:
         method: Full name of the method, e.g. ``tune.sft``.
-        base: Name of the base model as PEFT or transformers would load it.
-        reference: The model reference as the user wrote it.
+        base: Name of the base model: its reference, hub id, or the name of its folder.
         is_adapter: Whether the folder holds a PEFT adapter.
-        data: The data reference.
+        data: Name of the data and the digest of its content.
         rows: Rows read, trained on and rejected.
         settings: All settings of the method.
         seeds: Every seed that was used, by what it was used for.
@@ -34,12 +39,11 @@ class Card:
 
     method: str
     base: str
-    reference: str
     is_adapter: bool
-    data: str
+    data: dict[str, str]
     rows: dict[str, int]
     settings: dict[str, Any]
-    seeds: dict[str, int]
+    seeds: dict[str, str]
     cost: dict[str, float]
     results: dict[str, Any]
     versions: dict[str, str]
@@ -53,17 +57,16 @@ class Card:
         kind = "a LoRA adapter" if self.is_adapter else "a whole model"
         parts = [
             self._header(),
-            f"# {Path(self.reference).name or self.reference}, tuned with {self.method}",
-            f"This folder holds {kind} of `{self.reference}`, tuned on assistant turns only.",
+            f"# {self.base}, tuned with {self.method}",
+            f"This folder holds {kind}, tuned from `{self.base}` on assistant turns only.",
             "## Use\n\n" + self._use(),
-            "## Data\n\n" + _table({"source": f"`{self.data}`", **self.rows}),
+            "## Data\n\n" + _table({**self.data, **self.rows}),
             "## Settings\n\n```json\n"
             + json.dumps(self.settings, indent=2, sort_keys=True)
             + "\n```",
             "## Seeds\n\n" + _table(self.seeds),
             "## Cost\n\n" + _table(self.cost) + "\n\nSeconds and memory are in `manifest.json`.",
-            "## Results\n\n" + _table(self.results) + "\n\nThe loss is that of training. "
-            "Whether the model became better must be measured on held-out exams; this step did not.",
+            "## Results\n\n" + _table(self.results) + _HONEST,
             "## Versions\n\n" + _table(self.versions),
         ]
         return "\n\n".join(parts) + "\n"

@@ -13,7 +13,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +193,7 @@ def _seal(path: Path) -> dict[str, str | int]:
 
 
 def optimizer_state(
-    optimizer: Optimizer, names: dict[torch.Tensor, str]
+    optimizer: Optimizer, names: Mapping[Any, str]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """An optimiser's state as named tensors and plain values.
 
@@ -219,7 +219,7 @@ def optimizer_state(
 
 def restore_optimizer(
     optimizer: Optimizer,
-    names: dict[torch.Tensor, str],
+    names: Mapping[Any, str],
     tensors: dict[str, torch.Tensor],
     values: dict[str, Any],
 ) -> None:
@@ -241,6 +241,7 @@ def restore_optimizer(
 def rng_state() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The state of every global random-number generator: tensors of bytes, and plain values."""
     kind, keys, *rest = np.random.get_state(legacy=True)
+    keys = np.asarray(keys)
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))}
     if torch.cuda.is_available():
         for device, state in enumerate(torch.cuda.get_rng_state_all()):

@@ -21,6 +21,8 @@ _COARSE = 0.05  # bf16 and fp16 round at about 1 % of a logit; another document 
 def isolates_documents(model: nn.Module, vocabulary: int) -> bool:
     """Whether logits of packed documents equal those of the documents alone.
 
+    False too where the model takes no positions.
+
     Args:
         model: A causal language model; left in the mode in which it came.
         vocabulary: Ids below it may be used.
@@ -38,13 +40,17 @@ def isolates_documents(model: nn.Module, vocabulary: int) -> bool:
     ).to(parameter.device)
     training = model.training
     model.eval()
-    with torch.no_grad():
-        together = model(input_ids=packed, position_ids=positions, use_cache=False).logits.float()
-        alone = [model(input_ids=d, use_cache=False).logits.float()[0] for d in documents]
-    model.train(training)
+    try:
+        with torch.no_grad():
+            together = model(input_ids=packed, position_ids=positions, use_cache=False).logits
+            alone = [model(input_ids=d, use_cache=False).logits[0].float() for d in documents]
+    except TypeError:  # a forward without position_ids or use_cache
+        return False
+    finally:
+        model.train(training)
     expected = torch.stack([torch.cat([alone[i] for i in order]) for order in orders])
     tolerance = _TOLERANCE.get(parameter.dtype, _COARSE) * float(expected.abs().max())
-    return bool((together - expected).abs().max() <= tolerance)
+    return bool((together.float() - expected).abs().max() <= tolerance)
 
 
 def require_isolation(model: nn.Module, vocabulary: int) -> None:
@@ -53,11 +59,7 @@ def require_isolation(model: nn.Module, vocabulary: int) -> None:
     Raises:
         TrainingError: It does; the other ways of batching are named.
     """
-    try:
-        apart = isolates_documents(model, vocabulary)
-    except TypeError:  # a forward without position_ids or use_cache
-        apart = False
-    if not apart:
+    if not isolates_documents(model, vocabulary):
         name = type(model).__name__
         raise TrainingError(
             f"{name} cannot keep packed documents apart: a token sees the documents before its own",

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from tilth._manifest import installed_versions
-from tilth.cost import forward_flops, training_flops
+from tilth.artefacts import digest_of
+from tilth.cost import training_flops
 from tilth.data.read import Rows, read
 from tilth.data.write import Rejection, write_rejected
 from tilth.errors import DataError, RecipeError, TrainingError
@@ -30,7 +32,7 @@ from tilth.tune._batches import Collator, Order
 from tilth.tune._card import Card
 from tilth.tune._checkpoint import Checkpoints
 from tilth.tune._corpus import Corpus, Encoded, Refused, gather
-from tilth.tune._isolation import require_isolation
+from tilth.tune._isolation import isolates_documents, require_isolation
 from tilth.tune._precision import Precision, resolve_precision, threads_for, with_threads
 from tilth.tune._trainer import Engine
 
@@ -57,6 +59,7 @@ class _Setup:
     corpus: Corpus
     precision: Precision
     threads: int
+    fold: bool
     seeds: dict[str, int]
 
     def identity(self) -> str:
@@ -84,12 +87,15 @@ def tune(settings: SFT, work: Work) -> Outcome:
         corpus, refused = gather(
             _encoded(rows, tokenizer),
             max_length=_longest(model, settings.max_length),
-            vocabulary=model.get_input_embeddings().weight.shape[0],
+            vocabulary=_vocabulary(model),
         )
         _set_aside(rows, refused, corpus, settings.max_rejected, work)
         seeds = {name: work.derive(name) for name in ("order", "weights")}
         precision = resolve_precision(settings.precision, device, parameters)
-        setup = _Setup(settings, reference, rows, refused, corpus, precision, threads, seeds)
+        if settings.batching == "packed":
+            require_isolation(model, _vocabulary(model))
+        fold = settings.batching != "packed" and isolates_documents(model, _vocabulary(model))
+        setup = _Setup(settings, reference, rows, refused, corpus, precision, threads, fold, seeds)
         tuned = _trainable(model, setup)
         engine = _engine(tuned, tokenizer, setup, work, device)
         _train(engine, tokenizer, work)
@@ -122,6 +128,17 @@ def _encoded(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded
             yield error.problem
         else:
             yield row.input_ids, row.assistant_mask
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    """Rows of the input embedding: ids must lie below it."""
+    return int(_weight(model.get_input_embeddings()).shape[0])
+
+
+def _weight(module: nn.Module) -> torch.Tensor:
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
 
 
 def _longest(model: PreTrainedModel, wanted: int) -> int:
@@ -192,12 +209,10 @@ def _check_trainer(given: dict[str, object]) -> None:
 def _trainable(model: PreTrainedModel, setup: _Setup) -> PreTrainedModel | PeftModel:
     """The model with what is to be trained: its own weights, or a new adapter."""
     settings, reference = setup.settings, setup.reference
-    if settings.batching == "packed":
-        require_isolation(model, model.get_input_embeddings().weight.shape[0])
     if settings.adapter == "none":
         return model
     if setup.precision == "bf16":
-        model = model.to(torch.bfloat16)  # frozen weights need no float32 copy
+        nn.Module.to(model, torch.bfloat16)  # frozen weights need no float32 copy
     torch.manual_seed(setup.seeds["weights"])
     return with_lora(
         model,
@@ -222,7 +237,7 @@ def _engine(
         setup.corpus.lengths,
         batch_size=settings.batch_size,
         batching=settings.batching,
-        capacity=_longest(model, settings.max_length),
+        capacity=_longest(_bare(model), settings.max_length),
         seed=setup.seeds["order"],
     )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -237,7 +252,7 @@ def _engine(
         model,
         _arguments(setup, order, work.scratch / "trainer", device),
         order=order,
-        collator=Collator(setup.corpus, order, pad=pad or 0),
+        collator=Collator(setup.corpus, order, pad=pad or 0, fold=setup.fold),
         checkpoints=Checkpoints(work.scratch / "checkpoints", setup.identity(), say=work.say),
         on_row=on_row,
     )
@@ -301,26 +316,31 @@ def _train(engine: Engine, tokenizer: PreTrainedTokenizerBase, work: Work) -> No
 def _book(engine: Engine, corpus: Corpus, work: Work) -> None:
     """Books the tokens and FLOPs of all steps, those before an interruption included."""
     model = engine.bare_model()
-    bare = model.get_base_model() if isinstance(model, PeftModel) else model
-    head = bare.get_output_embeddings().weight.numel()
-    inputs = bare.get_input_embeddings().weight
-    tied = inputs is bare.get_output_embeddings().weight
-    total = bare.num_parameters()
-    added = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    added = added if isinstance(model, PeftModel) else 0
-    body = total - added - head - (0 if tied else inputs.numel())
+    added = engine.trainable if isinstance(model, PeftModel) else 0
+    bare = _bare(model)
+    head, inputs = _weight(bare.get_output_embeddings()), _weight(bare.get_input_embeddings())
+    looked_up = 0 if inputs is head else inputs.numel()
+    body = bare.num_parameters() - added - head.numel() - looked_up
     lengths = corpus.lengths.astype(float)
-    context = float((lengths**2).sum() / lengths.sum() / 2)
-    shape = (bare.config.num_hidden_layers, bare.config.hidden_size, context)
-    if added:  # frozen weights need the gradient of their input only
-        flops = 2 * forward_flops(body, engine.tokens, *shape)
-        flops += 2 * forward_flops(head, engine.targets) + training_flops(added, engine.tokens)
-    else:
-        flops = training_flops(body, engine.tokens, *shape) + training_flops(head, engine.targets)
+    attended = float((lengths**2).sum() / lengths.sum() / 2)  # mean positions before a token
+    layers, width = bare.config.num_hidden_layers, bare.config.hidden_size
+    # Logits are computed at targets only. Frozen weights need the gradient of their input alone,
+    # two thirds of the cost, and the adapter comes on top.
+    flops = training_flops(body, engine.tokens, layers, width, attended)
+    flops += training_flops(head.numel(), engine.targets)
+    if added:
+        flops = flops * 2 / 3 + training_flops(added, engine.tokens)
     work.ledger.add(tokens_trained=engine.tokens, flops=flops)
 
 
-def _metrics(engine: Engine, setup: _Setup) -> dict[str, object]:
+def _bare(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model without its adapter's wrapper."""
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(bare, PreTrainedModel)
+    return bare
+
+
+def _metrics(engine: Engine, setup: _Setup) -> dict[str, Any]:
     """Numbers for the manifest and the card."""
     model = engine.bare_model()
     return {
@@ -331,7 +351,7 @@ def _metrics(engine: Engine, setup: _Setup) -> dict[str, object]:
         "tokens": engine.tokens,
         "target_tokens": engine.targets,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable_parameters": engine.trainable,
         "loss_first": engine.rows[0]["loss"] if engine.rows else None,
         "loss_last": engine.rows[-1]["loss"] if engine.rows else None,
         "precision": setup.precision,
@@ -339,7 +359,7 @@ def _metrics(engine: Engine, setup: _Setup) -> dict[str, object]:
     }
 
 
-def _card(setup: _Setup, work: Work, is_adapter: bool, metrics: dict[str, object]) -> Card:
+def _card(setup: _Setup, work: Work, is_adapter: bool, metrics: dict[str, Any]) -> Card:
     """The model card; sizes and versions, nothing that a clock says."""
     cost = {
         "steps": metrics["steps"],
@@ -350,14 +370,20 @@ def _card(setup: _Setup, work: Work, is_adapter: bool, metrics: dict[str, object
     results = {k: metrics[k] for k in ("loss_first", "loss_last", "trainable_parameters")}
     return Card(
         method=setup.settings.full_name(),
-        base=setup.reference.base,
-        reference=str(setup.reference),
+        base=_name(setup.reference),
         is_adapter=is_adapter,
-        data=setup.settings.data,
+        data={"data": Path(setup.settings.data).name, "sha256": digest_of(setup.settings.data)},
         rows={k: int(metrics[k]) for k in ("rows_in", "rows_trained", "rows_rejected")},
-        settings=setup.settings.model_dump(mode="json"),
-        seeds={"step": work.seed, **setup.seeds},
+        settings=setup.settings.model_dump(mode="json", exclude={"model", "data"}),
+        seeds={name: str(seed) for name, seed in {"step": work.seed, **setup.seeds}.items()},
         cost=cost,
         results={k: v for k, v in results.items() if v is not None},
-        versions=installed_versions(),
+        versions={k: v for k, v in installed_versions().items() if k != "platform"},
     )
+
+
+def _name(reference: Reference) -> str:
+    """The base model's name for the card, without the place where its folder lies."""
+    if reference.kind == "folder" and not str(reference).startswith("seedling:"):
+        return Path(reference.base).name
+    return str(reference)

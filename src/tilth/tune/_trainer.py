@@ -35,7 +35,9 @@ from tilth.tune._corpus import IGNORED
 __all__ = ["Engine", "target_loss"]
 
 
-def target_loss(logits_NV: torch.Tensor, labels_N: torch.Tensor, targets: float) -> torch.Tensor:
+def target_loss(
+    logits_NV: torch.Tensor, labels_N: torch.Tensor, targets: float | torch.Tensor
+) -> torch.Tensor:
     """Summed cross-entropy of the target tokens, divided by `targets`.
 
     With `targets` counted over the whole window of accumulated batches, the gradients of the
@@ -54,6 +56,12 @@ class Engine(Trainer):
         collator: Makes tensors of them.
         checkpoints: Where to keep checkpoints; None where the engine cannot (sharded training).
         on_row: Called with each log row as it is made.
+
+    Attributes:
+        rows: The log.
+        tokens: Tokens that went through a step, padding not counted.
+        targets: Target tokens among them.
+        trainable: Weights that are trained.
     """
 
     def __init__(
@@ -76,6 +84,7 @@ class Engine(Trainer):
         self.rows: list[dict[str, float]] = []
         self.tokens = 0
         self.targets = 0
+        self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self._resumed: State | None = None
         self._window_restored = False
         self._window_loss: torch.Tensor | None = None
@@ -87,7 +96,7 @@ class Engine(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The batches of :class:`Order`; `accelerate` shards them where there are processes."""
-        loader = DataLoader(
+        loader: DataLoader = DataLoader(
             range(len(self.order.items)),  # type: ignore[arg-type]
             batch_sampler=self.order,
             collate_fn=self.data_collator,
@@ -96,7 +105,7 @@ class Engine(Trainer):
         )
         return self.accelerator.prepare(loader)
 
-    def _run_epoch(self, *, epoch: int, **rest: Any) -> None:
+    def _run_epoch(self, *, epoch: int, **rest: Any) -> None:  # type: ignore[override]
         self.order.set_epoch(epoch)
         if self._resumed is not None and not self._window_restored:
             window = self._resumed.values["state"]["window"]
@@ -205,7 +214,7 @@ class Engine(Trainer):
         model = {n: p.detach().cpu().contiguous() for p, n in self._names.items()}
         values = {
             "optimizer": optimizer,
-            "scheduler": self.lr_scheduler.state_dict(),
+            "scheduler": self._scheduler().state_dict(),
             "random": rng,
             "sampler": self.order.fingerprint,
             "window": {
@@ -257,7 +266,13 @@ class Engine(Trainer):
     def _bare_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser without the wrapper of `accelerate`."""
         wrapped = self.optimizer
-        return wrapped.optimizer if isinstance(wrapped, AcceleratedOptimizer) else wrapped
+        bare = wrapped.optimizer if isinstance(wrapped, AcceleratedOptimizer) else wrapped
+        assert bare is not None
+        return bare
+
+    def _scheduler(self) -> torch.optim.lr_scheduler.LRScheduler:
+        assert self.lr_scheduler is not None
+        return self.lr_scheduler
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.checkpoints is not None and self.args.should_save:
@@ -279,7 +294,7 @@ class Engine(Trainer):
         restore_optimizer(
             self._bare_optimizer(), self._names, state.tensors["optimizer"], values["optimizer"]
         )
-        self.lr_scheduler.load_state_dict(values["scheduler"])
+        self._scheduler().load_state_dict(values["scheduler"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

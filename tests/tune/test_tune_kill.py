@@ -1,0 +1,112 @@
+"""`kill -9` at any moment, then the same call: it goes on and ends in the same bytes.
+
+The killed run is a real process. It shoots itself at an exact point through an audit hook of the
+interpreter (a file is opened, a folder renamed), or after a given time.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tilth.artefacts import Artefact
+from tilth.tune.sft import SFT
+
+METHOD: dict[str, Any] = {
+    "max_steps": 11,
+    "batch_size": 3,
+    "gradient_accumulation": 2,
+    "learning_rate": 1e-2,
+    "rank": 4,
+    "dropout": 0.2,
+    "save_every": 3,
+    "log_every": 2,
+}
+POINTS = {
+    "in the middle of an accumulated step": ("time", 0.25, 0),
+    "after the second log row": ("open", "metrics.jsonl", 3),
+    "during the first save, state not yet written": ("open", "step-00000003.partial/state.json", 1),
+    "during a save, manifest not yet written": ("open", "step-00000006.partial/manifest.json", 1),
+    "during a save, just before its name": ("os.rename", "step-00000006.partial", 1),
+    "while an old checkpoint is removed": ("shutil.rmtree", "step-00000003", 1),
+    "while the model is saved": ("open", "model/README.md", 1),
+}
+
+
+def run(model: str, data: str, out: str, point: tuple[str, Any, int] | None) -> None:
+    """Runs the method in this process, which kills itself at `point`."""
+    seen = 0
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(event: str, given: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if point is not None and event == point[0] and str(point[1]) in str(given[0]):
+            seen += 1
+            if seen == point[2]:
+                die()
+
+    if point is not None and point[0] == "time":
+        threading.Timer(point[1], die).start()
+    elif point is not None:
+        sys.addaudithook(watch)
+    said = Path(out).with_suffix(".said").open("a")
+    SFT(model=model, data=data, **METHOD).to(
+        out, say=lambda line: print(line, file=said, flush=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def spawn() -> Any:
+    """Starts :func:`run` in a fresh process that has the libraries loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tilth.tune._run", "tilth.tune._trainer"])
+
+    def start(*given: Any) -> int:
+        process = context.Process(target=run, args=given)
+        process.start()
+        process.join(240)
+        assert process.exitcode is not None, "the run hangs"
+        return process.exitcode
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def whole(spawn: Any, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The uninterrupted run, on GPT-2: its own dropout draws random numbers too."""
+    folder = tmp_path_factory.mktemp("whole")
+    rows = [
+        f'{{"prompt": "How much is {i} and 1?", "completion": "It is {i + 1}.{" Yes." * (i % 4)}"}}'
+        for i in range(1, 21)
+    ]
+    data = folder / "rows.jsonl"
+    data.write_text("\n".join(rows) + "\n")
+    assert spawn(str(models["gpt2"]), str(data), str(folder / "out"), None) == 0
+    return str(models["gpt2"]), str(data), Artefact.open(folder / "out")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
+    spawn: Any, whole: Any, tmp_path: Path, point: str
+) -> None:
+    model, data, expected = whole
+    out = tmp_path / "out"
+    assert spawn(model, data, str(out), POINTS[point]) == -signal.SIGKILL
+    assert not (out / "manifest.json").exists()
+    assert spawn(model, data, str(out), None) == 0
+    artefact = Artefact.open(out)
+    assert artefact.manifest.files == expected.manifest.files
+    assert artefact.manifest.metrics == expected.manifest.metrics
+    said = out.with_suffix(".said").read_text()
+    late = "removed" in point or "model is saved" in point or "manifest" in point
+    assert ("continuing at step" in said) or not late

@@ -1,0 +1,191 @@
+"""`tune.sft` as a user meets it: any architecture, plain folders, honest cards, clear errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from pydantic import ValidationError
+from tiny_models import ARCHITECTURES, Architecture, tiny_adapter, tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tilth.artefacts import Artefact
+from tilth.errors import ArtefactError, DataError, ModelError, RecipeError, TrainingError
+from tilth.models.chat import encode_chat
+from tilth.tune.sft import SFT
+
+
+def conversation(question: str, answer: str) -> dict[str, object]:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": turns}
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def sums(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of 24 sums."""
+    rows = [
+        conversation(f"How much is {i} and {i + 1}?", "The answer is " + f"{2 * i + 1}. " * (i % 5))
+        for i in range(1, 25)
+    ]
+    rows = [r for r in rows if r["messages"][1]["content"].strip()]  # type: ignore[index]
+    return write(tmp_path_factory.mktemp("data") / "sums.jsonl", rows)
+
+
+FAST = {"batch_size": 6, "max_steps": 8, "learning_rate": 1e-2, "rank": 4, "log_every": 1}
+
+
+def tuned(out: Path, **settings: object) -> Artefact:
+    return SFT(**{**FAST, **settings}).to(out, say=lambda line: None)  # type: ignore[arg-type]
+
+
+def losses(artefact: Artefact) -> list[float]:
+    return [json.loads(x)["loss"] for x in artefact.path("metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("adapter", ["lora", "none"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_any_architecture_learns_and_loads_unchanged(
+    models: dict[Architecture, Path], sums: str, tmp_path: Path, name: Architecture, adapter: str
+) -> None:
+    artefact = tuned(tmp_path / "out", model=str(models[name]), data=sums, adapter=adapter)
+    assert losses(artefact)[-1] < 0.9 * losses(artefact)[0]
+    folder = artefact.path("metrics.jsonl").parent / "model"
+    loader = AutoPeftModelForCausalLM if adapter == "lora" else AutoModelForCausalLM
+    model = loader.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+    ids = torch.tensor([encode_chat(tokenizer, turns).input_ids])
+    base = AutoModelForCausalLM.from_pretrained(models[name]).eval()
+    with torch.no_grad():
+        assert (model(ids).logits - base(ids).logits).abs().max() > 1e-3
+    assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.pt"))
+    if adapter == "lora":
+        config = json.loads((folder / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == str(models[name])
+    else:
+        assert model.config.use_cache  # as the base had it, not as training needs it
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_tied_weights_and_no_chat_template(sums: str, tmp_path: Path, name: Architecture) -> None:
+    base = tiny_model(tmp_path / "base", name, chat_template=False, tied=True)
+    artefact = tuned(
+        tmp_path / "out", model=str(base), data=sums, adapter="none", batching="packed"
+    )
+    assert losses(artefact)[-1] < losses(artefact)[0]
+    folder = tmp_path / "out" / "model"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    # The form in which it was tuned travels with it.
+    prompt = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
+    assert prompt == "User: hi\nAssistant:"
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
+    tiny: Path, sums: str, tmp_path: Path
+) -> None:
+    given = {"model": str(tiny), "data": sums, "dropout": 0.1, "max_steps": 3}
+    first = tuned(tmp_path / "a", **given)
+    second = tuned(tmp_path / "b", **given)
+    assert first.digest == second.digest
+    other = SFT(**{**FAST, **given}).to(tmp_path / "c", seed=1, say=lambda line: None)
+    weights = "model/adapter_model.safetensors"
+    assert other.path(weights).read_bytes() != first.path(weights).read_bytes()
+
+
+def test_manifest_card_and_funnel_tell_what_was_done(tiny: Path, sums: str, tmp_path: Path) -> None:
+    artefact = tuned(tmp_path / "out", model=str(tiny), data=sums)
+    metrics, cost = artefact.manifest.metrics, artefact.manifest.cost
+    assert metrics["steps"] == 8
+    assert metrics["rows_trained"] == metrics["rows_in"]
+    assert cost["tokens_trained"] == metrics["tokens"] > metrics["target_tokens"] > 0
+    assert cost["flops"] > 2 * metrics["tokens"] * metrics["parameters"]
+    card = artefact.path("model/README.md").read_text()
+    assert card.startswith("---\nbase_model:")
+    for word in ("library_name: peft", "sums.jsonl", "sha256", '"rank": 4', "flops", "weights"):
+        assert word in card, word
+    assert str(tmp_path) not in card
+    assert artefact.path("rejected.jsonl").read_text() == ""
+
+
+def test_an_adapter_on_top_of_an_adapter_is_merged_and_saved_whole(
+    tiny: Path, sums: str, tmp_path: Path
+) -> None:
+    adapter = tiny_adapter(tmp_path / "adapter", tiny)
+    tuned(tmp_path / "out", model=str(adapter), data=sums, max_steps=2)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    assert model.num_parameters() == AutoModelForCausalLM.from_pretrained(tiny).num_parameters()
+
+
+def test_rows_that_cannot_be_trained_on_are_listed(tiny: Path, tmp_path: Path) -> None:
+    rows = [conversation(f"Sow row {i}?", "Yes, sow.") for i in range(18)]
+    rows.insert(4, conversation("Tell all.", "word " * 400))
+    data = write(tmp_path / "rows.jsonl", rows)
+    artefact = tuned(tmp_path / "out", model=str(tiny), data=data, max_steps=2)
+    (listed,) = [json.loads(x) for x in artefact.path("rejected.jsonl").read_text().splitlines()]
+    assert listed["line"] == 5
+    assert "max_length" in listed["reason"]
+    assert artefact.manifest.metrics["rows_rejected"] == 1
+    assert artefact.manifest.metrics["rows_trained"] == 18
+
+
+def test_too_many_unusable_rows_stop_the_run(tiny: Path, sums: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be trained on") as caught:
+        tuned(tmp_path / "out", model=str(tiny), data=sums, max_length=8)
+    assert "max_length" in caught.value.fix
+
+
+def test_divergence_stops_and_keeps_the_last_good_weights(
+    tiny: Path, sums: str, tmp_path: Path
+) -> None:
+    given = {"adapter": "none", "learning_rate": 1e30, "max_grad_norm": 0, "warmup_ratio": 0}
+    with pytest.raises(TrainingError, match=r"diverged at step \d+ with learning rate") as caught:
+        tuned(tmp_path / "out", model=str(tiny), data=sums, trainer={"optim": "sgd"}, **given)
+    kept = Path(caught.value.where.rpartition("; ")[2])
+    model = AutoModelForCausalLM.from_pretrained(kept)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"rnak": 4}, ValidationError, "rank"),
+        ({"rank": 0}, ValidationError, "rank"),
+        ({"targets": ["no_such"]}, RecipeError, "q_proj"),
+        ({"trainer": {"report_too": []}}, RecipeError, "report_to"),
+        ({"trainer": {"learning_rate": 1}}, RecipeError, "decided by the settings"),
+        ({"model": "./nowhere"}, ModelError, "no such model folder"),
+        ({"data": "nowhere.jsonl"}, ArtefactError, "no such file"),
+    ],
+)
+def test_errors_say_what_to_do(
+    tiny: Path,
+    sums: str,
+    tmp_path: Path,
+    settings: dict[str, object],
+    error: type[Exception],
+    words: str,
+) -> None:
+    with pytest.raises(error) as caught:
+        tuned(tmp_path / "out", **{"model": str(tiny), "data": sums, **settings})
+    assert words in str(caught.value)
+
+
+def test_the_method_imports_without_torch() -> None:
+    code = (
+        "import sys, tilth.tune.sft; assert not {'torch', 'peft', 'transformers'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
