@@ -35,21 +35,21 @@ rules = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rule=rules, seed=st.integers(0, 1000))
 def test_draws_follow_the_distribution(rule, seed):
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, 12)
     # Evenly spaced draws: every token comes as often as its share says, to one draw.
-    draws = (np.arange(1000) + 0.5) / 1000
-    many = torch.tensor(logits).expand(1000, -1)
+    draws = (np.arange(400) + 0.5) / 400
+    many = torch.tensor(logits).expand(400, -1)
     ids, _ = choose(many, rule, draws)
     counts = np.bincount(ids, minlength=12)
-    assert np.abs(counts / 1000 - kept_by_hand(logits, rule)).max() <= 0.002
+    assert np.abs(counts / 400 - kept_by_hand(logits, rule)).max() <= 0.005
     assert (np.diff(ids) >= 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rule=rules, seed=st.integers(0, 10_000), greedy=st.booleans())
 def test_a_change_within_the_margin_changes_nothing(rule, seed, greedy):
     rule = Sampling() if greedy else rule
