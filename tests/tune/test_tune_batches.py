@@ -76,27 +76,41 @@ def test_grouping_leaves_little_padding() -> None:
     assert padded("grouped") < 1.1 * lengths.sum() < 1.5 * lengths.sum() < padded("plain")
 
 
+@pytest.mark.parametrize("fold", [False, True])
 @pytest.mark.parametrize("batching", MODES)
 @settings(max_examples=20, deadline=None)
 @given(lengths=LENGTHS)
-def test_a_batch_holds_the_tokens_of_its_rows(batching: str, lengths: np.ndarray) -> None:
+def test_a_batch_holds_the_tokens_of_its_rows_and_nothing_else(
+    batching: str, fold: bool, lengths: np.ndarray
+) -> None:
     corpus = corpus_of(lengths)
     order = Order(lengths, batch_size=5, batching=batching, capacity=40, seed=0)
-    collate = Collator(corpus, order, pad=7)
+    collate = Collator(corpus, order, pad=7, fold=fold)
     for chosen in order.of_epoch(0):
         batch = collate(chosen)
-        assert batch["tokens"] == sum(int(lengths[order.items[i]].sum()) for i in chosen)
         ids, labels = batch["input_ids"].numpy(), batch["labels"].numpy()
-        assert ids.shape[1] == max(int(lengths[order.items[i]].sum()) for i in chosen)
-        for b, i in enumerate(chosen):
-            rows = order.items[i]
-            tokens = np.concatenate([np.arange(lengths[r]) + 100 * r for r in rows])
-            assert (ids[b, : len(tokens)] == tokens).all()
-            assert (ids[b, len(tokens) :] == 7).all()
-            assert (labels[b, len(tokens) :] == IGNORED).all()
-            kept = labels[b][labels[b] != IGNORED]
-            wanted = np.concatenate([np.arange(1, lengths[r]) + 100 * r for r in rows])
-            assert (kept == wanted).all()  # no row predicts the first token of the next
-            if batching == "packed":
-                positions = batch["position_ids"][b, : len(tokens)].numpy()
-                assert (positions == np.concatenate([np.arange(lengths[r]) for r in rows])).all()
+        shared = batch.get("position_ids")
+        positions = np.tile(np.arange(ids.shape[1]), (len(ids), 1)) if shared is None else shared
+        rows = np.concatenate([order.items[i] for i in chosen])
+        assert batch["tokens"] == lengths[rows].sum()
+        found = {}
+        for b in range(len(ids)):
+            begins = [t for t in range(ids.shape[1]) if positions[b][t] == 0]
+            for begin, end in zip(begins, [*begins[1:], ids.shape[1]], strict=True):
+                row = int(ids[b, begin]) // 100
+                n = int(lengths[row])
+                found[row] = n
+                wanted = np.arange(n) + 100 * row
+                assert (ids[b, begin : begin + n] == wanted).all()
+                assert (ids[b, begin + n : end] == 7).all()
+                # The last token predicts nothing, above all not the first one of the next row.
+                assert (labels[b, begin : begin + n - 1] == wanted[1:]).all()
+                assert (labels[b, begin + n - 1 : end] == IGNORED).all()
+        assert sorted(found) == sorted(rows)
+
+
+def test_folding_fills_lines_that_would_be_padding() -> None:
+    corpus = corpus_of(np.array([30, 10, 12, 8, 20, 9]))
+    order = Order(corpus.lengths, batch_size=6, batching="plain", capacity=40, seed=0)
+    assert Collator(corpus, order, pad=0)([*range(6)])["input_ids"].shape == (6, 30)
+    assert Collator(corpus, order, pad=0, fold=True)([*range(6)])["input_ids"].shape == (3, 30)

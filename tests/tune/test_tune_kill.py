@@ -1,7 +1,7 @@
 """`kill -9` at any moment, then the same call: it goes on and ends in the same bytes.
 
 The killed run is a real process. It shoots itself at an exact point through an audit hook of the
-interpreter (a file is opened, a folder renamed), or after a given time.
+interpreter (a file is opened, a folder renamed), or a moment later, in the middle of a step.
 """
 
 from __future__ import annotations
@@ -30,18 +30,32 @@ METHOD: dict[str, Any] = {
     "log_every": 2,
 }
 POINTS = {
-    "in the middle of an accumulated step": ("time", 0.25, 0),
-    "after the second log row": ("open", "metrics.jsonl", 3),
-    "during the first save, state not yet written": ("open", "step-00000003.partial/state.json", 1),
-    "during a save, manifest not yet written": ("open", "step-00000006.partial/manifest.json", 1),
-    "during a save, just before its name": ("os.rename", "step-00000006.partial", 1),
-    "while an old checkpoint is removed": ("shutil.rmtree", "step-00000003", 1),
-    "while the model is saved": ("open", "model/README.md", 1),
+    "in the middle of a step": ("open", "metrics.jsonl", 4, 0.01),
+    "while a log row is written": ("open", "metrics.jsonl", 3, 0.0),
+    "during the first save, state not yet written": (
+        "open",
+        "3.partial/state.json",
+        1,
+        0.0,
+    ),
+    "during a save, manifest not yet written": (
+        "open",
+        "6.partial/manifest.json",
+        1,
+        0.0,
+    ),
+    "during a save, just before its name": ("os.rename", "6.partial", 1, 0.0),
+    "while an old checkpoint is removed": ("shutil.rmtree", "step-00000003", 1, 0.0),
+    "while the model is saved": ("open", "model/README.md", 1, 0.0),
 }
 
 
-def run(model: str, data: str, out: str, point: tuple[str, Any, int] | None) -> None:
-    """Runs the method in this process, which kills itself at `point`."""
+def run(model: str, data: str, out: str, point: tuple[str, str, int, float] | None) -> None:
+    """Runs the method in this process, which kills itself at `point`.
+
+    A point is an event, words in its first argument, how often it has to happen, and the seconds
+    to wait then.
+    """
     seen = 0
 
     def die() -> None:
@@ -49,19 +63,17 @@ def run(model: str, data: str, out: str, point: tuple[str, Any, int] | None) -> 
 
     def watch(event: str, given: tuple[Any, ...]) -> None:
         nonlocal seen
-        if point is not None and event == point[0] and str(point[1]) in str(given[0]):
-            seen += 1
-            if seen == point[2]:
-                die()
+        if point is None or event != point[0] or point[1] not in str(given[0]):
+            return
+        seen += 1
+        if seen == point[2]:
+            threading.Timer(point[3], die).start() if point[3] else die()
 
-    if point is not None and point[0] == "time":
-        threading.Timer(point[1], die).start()
-    elif point is not None:
+    if point is not None:
         sys.addaudithook(watch)
-    said = Path(out).with_suffix(".said").open("a")
-    SFT(model=model, data=data, **METHOD).to(
-        out, say=lambda line: print(line, file=said, flush=True)
-    )
+    with Path(out).with_suffix(".said").open("a") as said:
+        method = SFT(model=model, data=data, **METHOD)
+        method.to(out, say=lambda line: print(line, file=said, flush=True))
 
 
 @pytest.fixture(scope="module")

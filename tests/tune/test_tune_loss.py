@@ -41,6 +41,7 @@ def engine_of(
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     size = int(given.pop("batch_size", 4))  # type: ignore[call-overload]
+    fold = bool(given.pop("fold", False))
     order = Order(corpus.lengths, batch_size=size, batching=batching, capacity=CONTEXT, seed=3)
     arguments = {"max_steps": 6, "learning_rate": 0.05, "optim": "sgd", "max_grad_norm": 0.0}
     args = TrainingArguments(
@@ -54,7 +55,7 @@ def engine_of(
         use_cpu=True,
         **(arguments | given),
     )
-    return Engine(model, args, order=order, collator=Collator(corpus, order, pad=0))
+    return Engine(model, args, order=order, collator=Collator(corpus, order, pad=0, fold=fold))
 
 
 def losses(engine: Engine) -> np.ndarray:
@@ -148,8 +149,14 @@ def test_packed_training_is_training_on_the_same_rows_apart(
     # All bins, and all rows, in one batch: the same window of targets.
     packed = engine_of(models[name], tmp_path / "a", corpus, "packed", batch_size=10, max_steps=3)
     plain = engine_of(models[name], tmp_path / "b", corpus, "plain", batch_size=10, max_steps=3)
-    np.testing.assert_allclose(losses(packed), losses(plain), rtol=2e-5)
-    torch.testing.assert_close(weights(packed), weights(plain), rtol=1e-3, atol=2e-5)
+    folded = engine_of(
+        models[name], tmp_path / "c", corpus, "plain", batch_size=10, max_steps=3, fold=True
+    )
+    assert len(folded.data_collator([*range(10)])["input_ids"]) < 10
+    expected = losses(plain)
+    for other in (packed, folded):
+        np.testing.assert_allclose(losses(other), expected, rtol=2e-5)
+        torch.testing.assert_close(weights(other), weights(plain), rtol=1e-3, atol=2e-5)
 
 
 def test_a_cache_would_let_packed_documents_see_each_other(tiny: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,9 @@ def with_lora(
             fan_in_fan_out=Conv1D in kinds,  # GPT-2 keeps its weights transposed
             task_type="CAUSAL_LM",
         )
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():  # of peft's use of a name that transformers renamed
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+            adapted = get_peft_model(model, config)
     except ValueError as error:
         linear = {n.rpartition(".")[2] for n, m in model.named_modules() if _is_linear(m)}
         raise RecipeError(
