@@ -11,12 +11,14 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from tiny_models import ARCHITECTURES, Architecture, tiny_adapter, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tilth.artefacts import Artefact
 from tilth.errors import ArtefactError, DataError, ModelError, RecipeError, TrainingError
 from tilth.models.chat import encode_chat
+from tilth.tune._precision import has_bf16, resolve_precision, threads_for, with_threads
 from tilth.tune.sft import SFT
 
 
@@ -189,3 +191,40 @@ def test_the_method_imports_without_torch() -> None:
         "import sys, tilth.tune.sft; assert not {'torch', 'peft', 'transformers'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_estimate_needs_no_model_in_memory(tiny: Path, sums: str) -> None:
+    method = SFT(model=str(tiny), data=sums, epochs=2)
+    estimate = method.estimate()
+    size = Path(sums).stat().st_size
+    assert estimate["tokens_trained"] == round(size / 4 * 2)
+    weights = AutoModelForCausalLM.from_pretrained(tiny).num_parameters()
+    assert estimate["flops"] == pytest.approx(4 * weights * size / 4 * 2)
+    assert SFT(model=str(tiny), data="made-by-an-earlier-step").estimate() == {}
+
+
+@pytest.mark.parametrize("adapter", ["lora", "none"])
+def test_bf16_trains_and_saves_float32(tiny: Path, sums: str, tmp_path: Path, adapter: str) -> None:
+    given = {"model": str(tiny), "data": sums, "adapter": adapter, "precision": "bf16"}
+    artefact = tuned(tmp_path / "out", **given)
+    assert artefact.manifest.metrics["precision"] == "bf16"
+    assert losses(artefact)[-1] < 0.9 * losses(artefact)[0]
+    (weights,) = (tmp_path / "out" / "model").glob("*.safetensors")
+    assert {t.dtype for t in load_file(weights).values()} == {torch.float32}
+
+
+def test_precision_and_threads_follow_the_machine_and_the_size() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_precision("bf16", cpu, 1) == "bf16"
+    assert resolve_precision("auto", cpu, 1_000_000) == "fp32"
+    assert resolve_precision("auto", cpu, 10**9) == ("bf16" if has_bf16(cpu) else "fp32")
+    assert threads_for(1_000_000, None) == 1
+    assert threads_for(5_000_000, None) <= 2
+    assert threads_for(5_000_000, 7) == 7
+    before = torch.get_num_threads()
+    state = torch.get_rng_state()
+    with with_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        torch.rand(1)
+    assert torch.get_num_threads() == before
+    assert torch.equal(torch.get_rng_state(), state)

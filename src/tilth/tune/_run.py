@@ -96,7 +96,7 @@ def tune(settings: SFT, work: Work) -> Outcome:
             require_isolation(model, _vocabulary(model))
         fold = settings.batching != "packed" and isolates_documents(model, _vocabulary(model))
         setup = _Setup(settings, reference, rows, refused, corpus, precision, threads, fold, seeds)
-        tuned = _trainable(model, setup)
+        tuned = _trainable(model, setup, device)
         engine = _engine(tuned, tokenizer, setup, work, device)
         _train(engine, tokenizer, work)
     _book(engine, corpus, work)
@@ -206,13 +206,17 @@ def _check_trainer(given: dict[str, object]) -> None:
             )
 
 
-def _trainable(model: PreTrainedModel, setup: _Setup) -> PreTrainedModel | PeftModel:
+def _trainable(
+    model: PreTrainedModel, setup: _Setup, device: torch.device
+) -> PreTrainedModel | PeftModel:
     """The model with what is to be trained: its own weights, or a new adapter."""
     settings, reference = setup.settings, setup.reference
     if settings.adapter == "none":
         return model
-    if setup.precision == "bf16":
-        nn.Module.to(model, torch.bfloat16)  # frozen weights need no float32 copy
+    if setup.precision == "bf16" and device.type != "cpu":
+        # Frozen weights need no float32 copy where memory is dear. On a processor they keep it:
+        # activations between layers then stay in float32, as in full tuning under autocast.
+        nn.Module.to(model, torch.bfloat16)
     torch.manual_seed(setup.seeds["weights"])
     return with_lora(
         model,

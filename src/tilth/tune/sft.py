@@ -109,6 +109,23 @@ class SFT(Method):
         description="further transformers.TrainingArguments, e.g. report_to, optim",
     )
 
+    def estimate(self) -> dict[str, float]:
+        """Tokens from the size of the data, FLOPs as 6 (LoRA: 4) per weight and token."""
+        from tilth.tune._estimate import parameters_of, rows_and_tokens
+
+        rows, tokens = rows_and_tokens(self.data)
+        if rows == 0:
+            return {}
+        if self.max_steps is None:
+            trained = tokens * self.epochs
+        else:
+            trained = tokens / rows * self.max_steps * self.batch_size * self.gradient_accumulation
+        per_weight = 4 if self.adapter == "lora" else 6
+        return {
+            "tokens_trained": float(round(trained)),
+            "flops": per_weight * parameters_of(self.model) * trained,
+        }
+
     def run(self, work: Work) -> Outcome:
         """Trains, and writes ``model/``, ``metrics.jsonl`` and ``rejected.jsonl``.
 
