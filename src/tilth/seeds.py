@@ -5,8 +5,8 @@ from global state. Two different names give independent streams; the same name g
 stream on every machine, whatever ran before.
 
 Seeds come in two types. A :class:`TuningSeed` may choose things (hyper-parameters, data,
-thresholds); a :class:`TestSeed` may only judge. Code that judges asks for a ``TestSeed`` and gets an
-error for anything else, so a leak is a type error and not a matter of custom.
+thresholds); a :class:`TestSeed` may only judge. Code that judges asks for a ``TestSeed`` and gets
+an error for anything else, so a leak is a type error and not a matter of custom.
 """
 
 from __future__ import annotations

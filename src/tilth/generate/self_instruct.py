@@ -28,6 +28,7 @@ _BLOCKED = re.compile(
     re.IGNORECASE,
 )
 _ATTEMPTS_PER_ROW = 10
+_HOPELESS = 512  # attempts without one usable row after which no more are made (our choice)
 
 
 class SelfInstruct(Method):
@@ -107,6 +108,8 @@ class SelfInstruct(Method):
                 f"round {pool.rounds}: {len(pool.rows)} of {self.count} rows "
                 f"from {pool.attempts} prompts"
             )
+            if not pool.rows and pool.attempts >= _HOPELESS:
+                break
         return self._written(work, pool, limit)
 
     def _writer(self) -> Writer:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Forward", "Row", "StopTexts", "continuation", "generate", "left_padded"]
+__all__ = ["Forward", "Row", "StopTexts", "continuation", "end_ids", "generate", "left_padded"]
 
 _AS_WRITTEN = {"clean_up_tokenization_spaces": False}
 
@@ -211,3 +211,11 @@ def continuation(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: lis
     before, both = text(prompt[-1:]), text(prompt[-1:] + new)
     joins = before and both.startswith(before) and "\ufffd" not in before
     return both[len(before) :] if joins else text(new)
+
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokenizer's end token and those that the model's generation settings list."""
+    config = model.generation_config
+    listed = config.eos_token_id if config is not None else None
+    ids = listed if isinstance(listed, list) else [listed]
+    return frozenset(i for i in [tokenizer.eos_token_id, *ids] if i is not None)

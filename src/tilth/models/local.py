@@ -26,6 +26,7 @@ from tilth.models.generation import (
     Row,
     StopTexts,
     continuation,
+    end_ids,
     generate,
     left_padded,
 )
@@ -100,7 +101,7 @@ class LocalEngine:
         self._parameters = counted_parameters(model)
         self._threads = threads or (1 if self._parameters <= _ONE_THREAD else None)
         self._window: int | None = getattr(model.config, "max_position_embeddings", None)
-        self._end_ids = _end_ids(model, tokenizer)
+        self._end_ids = end_ids(model, tokenizer)
 
     @classmethod
     def open(
@@ -394,11 +395,3 @@ def _one_per_row(seeds: Sequence[int] | None, rows: int) -> Sequence[int]:
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokenizer's end token and those that the model's generation settings list."""
-    config = model.generation_config
-    listed = config.eos_token_id if config is not None else None
-    ids = listed if isinstance(listed, list) else [listed]
-    return frozenset(i for i in [tokenizer.eos_token_id, *ids] if i is not None)

@@ -1,1 +1,1 @@
-
+"""Search for the best settings; methods register under ``tilth.optimize``."""

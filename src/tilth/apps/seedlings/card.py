@@ -15,6 +15,7 @@ from typing import Any
 from tilth.almanac.seedlings.pretrain import SIZES
 from tilth.almanac.skills import SKILLS
 from tilth.almanac.skills._base import Item, Split, normal
+from tilth.almanac.world import WORLD_SEED
 from tilth.seeds import SeedPlan
 from tilth.stats import bootstrap
 
@@ -60,14 +61,14 @@ Exact answers on exams of tuning seeds {seeds}; mean with 95 % interval over see
 ## Facts by exposure
 
 How often pre-training stated the fact, and how often the model answers with what the text *told*
-(plain form, the better of 0 and 2 shots is not chosen: both are shown). Facts told wrongly are
-counted as told; "not read" are entities kept from `small`.
+(facts told wrongly count as told), with the number of questions. `small` reads only about half of
+the entities; `large` and `teacher` read about all.
 
 {facts}
 
 ## Made with
 
-    tilth seedlings train --only {name}
+    tilth seedlings train {name}
 
 Deterministic for the same seed, versions and kind of processor. Weights are bfloat16 safetensors.
 """
@@ -121,7 +122,7 @@ def write_card(name: str, folder: Path) -> Path:
         layers=config["num_hidden_layers"],
         width=config["hidden_size"],
         parameters=parameters,
-        seed=17,
+        seed=WORLD_SEED,
         seeds=", ".join(map(str, CARD_SEEDS)),
         chat_note=", which the base models have never seen" if name in SIZES else "",
         scores=_score_table(summary),
