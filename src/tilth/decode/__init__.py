@@ -1,1 +1,5 @@
-"""Behaviour changed while a model answers; methods register under ``tilth.decode``."""
+"""Decoding: methods that change behaviour while a model answers, one file each."""
+
+from tilth._members import members
+
+__getattr__ = members(__name__, __path__)

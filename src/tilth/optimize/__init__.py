@@ -1,1 +1,5 @@
-"""Search for the best settings; methods register under ``tilth.optimize``."""
+"""Optimisation: methods that search for the best settings, one file each."""
+
+from tilth._members import members
+
+__getattr__ = members(__name__, __path__)
