@@ -17,7 +17,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 _READ_ONLY = {errno.EROFS}
 # These say "cannot be written" only about a path of ours; elsewhere they are another's business.
-_PERHAPS_OURS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
+_PERHAPS_OURS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO}
 
 
 def sync_file(path: Path) -> None:
