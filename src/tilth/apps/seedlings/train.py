@@ -9,13 +9,13 @@ twice; a killed run continues from its last checkpoint.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tilth.almanac.seedlings.pretrain import SIZES, pretrain, tokenizer_texts
+from tilth.almanac.seedlings.pretrain import SIZES, Size, pretrain, tokenizer_texts
 from tilth.almanac.teaching import lesson
 from tilth.almanac.world import WORLD_SEED
 from tilth.apps.seedlings.card import write_card
@@ -48,6 +48,8 @@ def train_seedlings(
     *,
     seed: int = WORLD_SEED,
     device: str = "cpu",
+    sizes: Mapping[str, Size] = SIZES,
+    lessons: int = LESSONS,
     say: Callable[[str], None] = print,
 ) -> dict[str, Path]:
     """Trains and measures the seedlings; returns the folder of each.
@@ -58,6 +60,8 @@ def train_seedlings(
         names: Which to make; the teacher needs ``large``.
         seed: The world's seed.
         device: ``cpu`` or ``cuda``, for the pre-training.
+        sizes: Architecture and budget of each base.
+        lessons: Lessons of the teacher.
         say: Prints progress.
 
     Raises:
@@ -74,11 +78,11 @@ def train_seedlings(
     bases = [name for name in SIZES if name in names or (name == "large" and "teacher" in names)]
     missing = [name for name in bases if not _complete(folders[name])]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_pretrain, name, out, seed, device) for name in missing]
+        jobs = [pool.submit(_pretrain, name, out, seed, device, sizes[name]) for name in missing]
         for job in jobs:
             say(f"pre-trained: {job.result()}")
     if "teacher" in names and not _complete(folders["teacher"]):
-        _teach(out, seed, say)
+        _teach(out, seed, lessons, say)
     for name in names:
         say(f"card: {write_card(name, folders[name])}")
     return {name: folders[name] for name in names}
@@ -97,24 +101,24 @@ def _tokenizer(folder: Path, seed: int, say: Callable[[str], None]) -> None:
         say(f"tokenizer: {len(tokenizer)} pieces in {folder}")
 
 
-def _pretrain(name: str, out: Path, seed: int, device: str) -> str:
+def _pretrain(name: str, out: Path, seed: int, device: str, size: Size) -> str:
     """Runs in a worker process of its own, with one thread."""
     import torch
     from transformers import PreTrainedTokenizerFast
 
     torch.set_num_threads(1)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
-    return str(pretrain(name, tokenizer, out / name, seed=seed, device=device))
+    return str(pretrain(name, tokenizer, out / name, seed=seed, device=device, size=size))
 
 
-def _teach(out: Path, seed: int, say: Callable[[str], None]) -> None:
+def _teach(out: Path, seed: int, count: int, say: Callable[[str], None]) -> None:
     from tilth.tune.sft import SFT
 
-    lessons = out / "lessons.jsonl"
-    if not lessons.exists():
-        write_rows(lessons, (lesson(n, seed=seed) for n in range(LESSONS)))
-    say(f"tuning the teacher on {LESSONS} lessons")
-    tuned = SFT(model=str(out / "large"), data=str(lessons), **TEACHER).to(out / "teacher.run")
+    data = out / "lessons.jsonl"
+    if not data.exists():
+        write_rows(data, (lesson(n, seed=seed) for n in range(count)))
+    say(f"tuning the teacher on {count} lessons")
+    tuned = SFT(model=str(out / "large"), data=str(data), **TEACHER).to(out / "teacher.run")
     halve(tuned.path("model"), out / "teacher")
 
 
