@@ -77,8 +77,8 @@ def test_the_recipe_as_it_stands(reader: Path, tmp_path: Path) -> None:
 @pytest.mark.integration
 @pytest.mark.skipif(not GSM8K.is_file(), reason=f"{GSM8K} is not here")
 def test_the_recipe_on_gsm8k(reader: Path, tmp_path: Path) -> None:
-    test_file = [f"{exam}.data={GSM8K_TEST}" for exam in EXAMS]
-    verdict = compared(reader, tmp_path, f"data={GSM8K}", "sample.count=8", *test_file)
+    own = [f"data={GSM8K}", f"held_out={GSM8K_TEST}"]
+    verdict = compared(reader, tmp_path, "sample.count=8", *own)
     assert verdict["items_per_seed"] == 3
 
 
@@ -94,7 +94,7 @@ def test_every_reference_of_gsm8k_has_its_number() -> None:
 @pytest.mark.integration
 @pytest.mark.skipif(not SEED_TASKS.is_file(), reason=f"{SEED_TASKS} is not here")
 def test_the_recipe_on_the_175_seed_tasks(reader: Path, tmp_path: Path) -> None:
-    own = [f"{exam}.data={SEED_TASKS}" for exam in EXAMS]
+    own = [f"held_out={SEED_TASKS}"]
     own += [f"{exam}.metric=rouge_l" for exam in EXAMS]
     own += [f"base_plain.shots={RECIPE.parent / 'own-data' / 'train.jsonl'}"]
     verdict = compared(reader, tmp_path, f"data={SEED_TASKS}", "sample.count=175", *own)

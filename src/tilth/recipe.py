@@ -1,8 +1,8 @@
 """What a recipe file may say, and how it is read.
 
-A recipe is YAML: ``name``, ``model``, ``data``, ``seeds`` and ``steps``; each step is
+A recipe is YAML: ``name``, ``model``, ``data``, ``held_out``, ``seeds``, ``steps``; each step is
 ``{id, do: verb.method, with: {...}}``. A value ``${steps.ID}`` stands for the artefact of an
-earlier step, ``${model}`` and ``${data}`` for the recipe's own. Every error names the file and
+earlier step, ``${model}``, ``${data}`` and ``${held_out}`` for the recipe's own. Every error names the file and
 line, and the nearest valid word.
 
     >>> recipe = Recipe.read("recipes/quickstart.yaml", ["keep.count=100"])     # doctest: +SKIP
@@ -41,6 +41,10 @@ class Seeds(BaseModel):
     )
 
 
+VARIABLES = ("model", "data", "held_out")
+"""The recipe's own words that a setting may refer to."""
+
+
 class Step(BaseModel):
     """One step: a method and its settings."""
 
@@ -59,6 +63,7 @@ class Recipe(BaseModel):
     name: str = Field(pattern=_WORD, description="names the run folder")
     model: str | None = Field(None, description="a model reference, available as ${model}")
     data: str | None = Field(None, description="a data file, available as ${data}")
+    held_out: str | None = Field(None, description="a file to judge on, available as ${held_out}")
     seeds: Seeds = Seeds()
     steps: list[Step] = Field(min_length=1, description="what to do, in order")
 
@@ -90,7 +95,7 @@ class Recipe(BaseModel):
     def _from(cls, source: Marked, overrides: Iterable[str], folder: Path | None) -> Recipe:
         if not isinstance(source.value, dict):
             raise RecipeError(
-                "a recipe is a mapping with the keys name, model, data, seeds, steps",
+                "a recipe is a mapping with the keys name, model, data, held_out, seeds, steps",
                 where=source.file,
                 fix="start from recipes/quickstart.yaml",
             )
@@ -157,7 +162,7 @@ class Recipe(BaseModel):
     def _check_reference(self, name: str, index: int, steps: dict[str, int], place: Place) -> None:
         where = self.where("steps", index, "with", *place)
         target = name.removeprefix("steps.")
-        if name in ("model", "data"):
+        if name in VARIABLES:
             if getattr(self, name) is None:
                 raise RecipeError(
                     f"${{{name}}} is used, but the recipe has no {name!r}",
@@ -165,7 +170,7 @@ class Recipe(BaseModel):
                     fix=f"add a line `{name}: ...` at the top of the recipe",
                 )
         elif not name.startswith("steps.") or target not in steps:
-            known = ["model", "data", *(f"steps.{s.id}" for s in self.steps[:index])]
+            known = [*VARIABLES, *(f"steps.{s.id}" for s in self.steps[:index])]
             raise RecipeError(
                 f"${{{name}}} refers to nothing",
                 where=where,

@@ -89,8 +89,9 @@ def as_yaml(ready: list[Ready]) -> str:
     """The recipe as it will run: overrides applied, defaults of the recipe and paths filled in."""
     recipe = ready[0].recipe
     body = recipe.model_dump(by_alias=True, exclude_none=True)
-    if recipe.data is not None:
-        body["data"] = str(recipe.path(recipe.data))
+    for name in ("data", "held_out"):
+        if name in body:
+            body[name] = str(recipe.path(body[name]))
     if recipe.model is not None:
         body["model"] = _model_path(recipe, recipe.model)
     for entry, one in zip(body["steps"], ready, strict=True):
@@ -106,7 +107,7 @@ def _settings(
     def meaning(name: str) -> str:
         if name.startswith("steps."):
             return str(folders[name.removeprefix("steps.")])
-        return str(recipe.model if name == "model" else recipe.data)
+        return str(getattr(recipe, name))
 
     settings = substitute(step.settings, meaning)
     resolved: dict[str, Any] = replaced(settings, _paths(recipe, method, settings))

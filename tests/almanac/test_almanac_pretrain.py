@@ -23,9 +23,7 @@ def tokenizer():
 def short(monkeypatch):
     """Six steps on a few documents, a checkpoint after every second."""
     monkeypatch.setattr(module, "CHECK_EVERY", 2)
-    monkeypatch.setattr(
-        module, "documents", lambda **_: (skill_document(n) for n in range(70))
-    )
+    monkeypatch.setattr(module, "documents", lambda **_: (skill_document(n) for n in range(70)))
     torch.set_num_threads(1)
 
 

@@ -1,4 +1,4 @@
-"""Training seedlings from scratch, at a size of seconds: the whole command, kept parts, the card."""
+"""Training seedlings from scratch at a size of seconds: the command, kept parts, the card."""
 
 import json
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tilth.almanac.seedlings.pretrain import SIZES
@@ -61,8 +62,8 @@ Exact answers on exams of tuning seeds {seeds}; mean with 95 % interval over see
 ## Facts by exposure
 
 How often pre-training stated the fact, and how often the model answers with what the text *told*
-(facts told wrongly count as told), with the number of questions. `small` reads only about half of
-the entities; `large` and `teacher` read about all.
+(facts told wrongly count as told), with the number of questions. `small` reads about half of the
+entities; the other half, which only `large` and `teacher` read about, is shown apart.
 
 {facts}
 
@@ -74,17 +75,18 @@ Deterministic for the same seed, versions and kind of processor. Weights are bfl
 """
 
 
-def measure(folder: Path, per_level: int = 40) -> dict[str, list[dict[str, Any]]]:
+def measure(folder: Path, per_level: int = 12) -> dict[str, list[dict[str, Any]]]:
     """The score rows of every form (see :data:`FORMS`), asked with the card's tuning seeds."""
     from tilth.evaluate.exams import Exams
 
     plan = SeedPlan.of(tuning=CARD_SEEDS, testing=[])
     rows = {}
-    for form, settings in FORMS.items():
-        exam = Exams(model=str(folder), per_level=per_level, phase="tuning", **settings)
-        done = exam.to(Path(f"{folder}.card") / form.replace(", ", "-"), plan=plan)
-        with done.path("scores.jsonl").open(encoding="utf-8") as lines:
-            rows[form] = [json.loads(line) for line in lines]
+    with TemporaryDirectory() as place:
+        for form, settings in FORMS.items():
+            exam = Exams(model=str(folder), per_level=per_level, phase="tuning", **settings)
+            done = exam.to(Path(place) / form.replace(", ", "-"), plan=plan)
+            with done.path("scores.jsonl").open(encoding="utf-8") as lines:
+                rows[form] = [json.loads(line) for line in lines]
     return rows
 
 

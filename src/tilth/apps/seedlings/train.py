@@ -84,7 +84,8 @@ def train_seedlings(
     if "teacher" in names and not _complete(folders["teacher"]):
         _teach(out, seed, lessons, say)
     for name in names:
-        say(f"card: {write_card(name, folders[name])}")
+        if not (folders[name] / "scores.json").exists():
+            say(f"card: {write_card(name, folders[name])}")
     return {name: folders[name] for name in names}
 
 
