@@ -25,7 +25,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,12 +149,16 @@ class Artefact:
         )
 
 
-def digest_of(path: str | Path) -> str:
+def digest_of(path: str | Path, without: Collection[str] = ()) -> str:
     """The SHA-256 content digest of a file or a folder, read in pieces.
 
     A folder's digest covers the relative names and the bytes of its files; an artefact's manifest
     does not count, so that an artefact and a plain copy of its files have the same digest. An
     artefact is verified on the way.
+
+    Args:
+        path: The file or folder.
+        without: Names of files at the top of a plain folder that do not count.
 
     Raises:
         ArtefactError: There is no such path, or an artefact is damaged.
@@ -168,7 +172,8 @@ def digest_of(path: str | Path) -> str:
         )
     if Manifest.is_ours(path / MANIFEST):
         return Artefact.open(path).digest
-    return digest_of_files(files_of(folder_files(path)))
+    counted = [(name, file) for name, file in folder_files(path) if name not in without]
+    return digest_of_files(files_of(counted))
 
 
 class Store:

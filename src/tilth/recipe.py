@@ -2,8 +2,8 @@
 
 A recipe is YAML: ``name``, ``model``, ``data``, ``held_out``, ``seeds``, ``steps``; each step is
 ``{id, do: verb.method, with: {...}}``. A value ``${steps.ID}`` stands for the artefact of an
-earlier step, ``${model}``, ``${data}`` and ``${held_out}`` for the recipe's own. Every error names the file and
-line, and the nearest valid word.
+earlier step, ``${model}``, ``${data}`` and ``${held_out}`` for the recipe's own. Every error names
+the file and line, and the nearest valid word.
 
     >>> recipe = Recipe.read("recipes/quickstart.yaml", ["keep.count=100"])     # doctest: +SKIP
     >>> [step.id for step in recipe.steps]                                      # doctest: +SKIP

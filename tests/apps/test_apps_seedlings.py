@@ -44,7 +44,9 @@ def test_the_whole_command_makes_models_that_load(tmp_path, monkeypatch):
     for name, folder in made.items():
         assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 10_000
         assert f"# seedling:{name}" in (folder / "README.md").read_text()
-        assert json.loads((folder / "scores.json").read_text())["chat"]["all"]["items"] > 10
+        assert (
+            json.loads((folder / "scores.json").read_text())["exams"]["chat"]["all"]["items"] > 10
+        )
     before = (made["teacher"] / "model.safetensors").read_bytes()
     train_seedlings(tmp_path, sizes={"small": tiny, "large": tiny}, lessons=200, say=said.append)
     assert (made["teacher"] / "model.safetensors").read_bytes() == before

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import tiny_adapter
+from tiny_models import tiny_adapter, tiny_model
 
 from tilth.errors import ModelError
 from tilth.models import digest, reference, resolve
@@ -114,3 +114,12 @@ def test_names_need_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_new_model_card_is_not_a_new_model(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "model")
+    before = digest(str(folder))
+    (folder / "README.md").write_text("about the model")
+    assert digest(str(folder)) == before
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    assert digest(str(folder)) != before

@@ -213,11 +213,14 @@ def _no_folder(text: str, start: Path) -> ModelError:
     return ModelError("there is no such model folder", where=str(path), fix=fix)
 
 
+_CARD = ("README.md", "scores.json")  # what is said of a model is not the model
+
+
 def digest(ref: str | Reference) -> str:
     """What a reference's content hashes to, for the keys of steps and caches.
 
-    Local models hash the content of their folders, base and adapters; a hub id or an endpoint
-    hashes its name, since what stands behind it cannot be read.
+    Local models hash the content of their folders, base and adapters, but not the model card; a hub
+    id or an endpoint hashes its name, since what stands behind it cannot be read.
     """
     reference = ref if isinstance(ref, Reference) else resolve(ref)
     parts = [f"{reference.kind}:{reference.base}@{reference.url}"]
@@ -232,4 +235,4 @@ def digest(ref: str | Reference) -> str:
 def _folder_digest(folder: Path) -> str:
     from tilth.artefacts import digest_of
 
-    return digest_of(folder)
+    return digest_of(folder, without=_CARD)

@@ -16,7 +16,10 @@ from typing import Any
 from tilth.almanac.seedlings.pretrain import SIZES
 from tilth.almanac.skills import SKILLS
 from tilth.almanac.skills._base import Item, Split, normal
+from tilth.almanac.skills.word_problems import solve
+from tilth.almanac.teaching import lesson, turn
 from tilth.almanac.world import WORLD_SEED
+from tilth.data.example import Message
 from tilth.seeds import SeedPlan
 from tilth.stats import bootstrap
 
@@ -29,6 +32,16 @@ FORMS: dict[str, dict[str, Any]] = {
     "plain": {"form": "plain", "shots": 0},
     "plain, 2 shots": {"form": "plain", "shots": 2},
     "chat": {"form": "chat", "shots": 0},
+}
+
+_EXACT = {
+    "describe": "names use and skills as the almanac does",
+    "rubric": "names what a good answer shows",
+    "read": "finds the answer to a question in a page",
+}
+_RATED = {
+    "rate_task": "rank correlation of its rating with the level of a task",
+    "rate_reply": "rank correlation of its rating with the quality of a reply",
 }
 
 _TOLD = {
@@ -66,7 +79,7 @@ How often pre-training stated the fact, and how often the model answers with wha
 entities; the other half, which only `large` and `teacher` read about, is shown apart.
 
 {facts}
-
+{teaching}
 ## Made with
 
     tilth seedlings train {name}
@@ -108,11 +121,51 @@ def facts_by_exposure(rows: list[dict[str, Any]]) -> dict[tuple[bool, int], list
     return dict(sorted(told.items()))
 
 
+def measure_teaching(folder: Path, count: int = 200) -> dict[str, float]:
+    """How well a teacher does its turns, on `count` lessons each of the tuning split.
+
+    Exact answers for turns with one right answer; Spearman's rank correlation with the truth for
+    ratings; for ``write``, the share of word problems that have an answer.
+    """
+    from scipy.stats import spearmanr
+
+    from tilth.models import Sampling, engine
+
+    model = engine(str(folder))
+    scores: dict[str, float] = {}
+    for task in (*_EXACT, *_RATED):
+        lessons = [lesson(n, task, split="tuning") for n in range(count)]
+        said = model.chat([[row.messages[0]] for row in lessons], Sampling(64))
+        texts = [completion.text.strip() for completion in said]
+        if task in _EXACT:
+            hits = [normal(t) == normal(row.answer) for t, row in zip(texts, lessons, strict=True)]
+            scores[task] = sum(hits) / count
+        else:
+            given = [int(t) if t in tuple("123456") else 0 for t in texts]
+            truth = [int(row.answer) for row in lessons]
+            scores[task] = float(spearmanr(given, truth).statistic)
+    shown = [
+        [
+            SKILLS["word_problems"].item(3 * n + k, level=1 + k, split="tuning").prompt
+            for k in (0, 1)
+        ]
+        for n in range(count)
+    ]
+    asked: list[list[Message]] = [
+        [{"role": "user", "content": turn("write", examples=examples)}] for examples in shown
+    ]
+    sampling = Sampling(max_new_tokens=128, temperature=0.7)
+    written = model.chat(asked, sampling, seeds=range(count))
+    scores["write"] = sum(solve(c.text) is not None for c in written) / count
+    return scores
+
+
 def write_card(name: str, folder: Path) -> Path:
     """Measures the seedling in `folder` and writes ``README.md`` and ``scores.json`` there."""
     from safetensors import safe_open
 
     rows = measure(folder)
+    teaching = {} if name in SIZES else measure_teaching(folder)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     with safe_open(folder / "model.safetensors", framework="np") as weights:
         shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118
@@ -129,8 +182,10 @@ def write_card(name: str, folder: Path) -> Path:
         chat_note=", which the base models have never seen" if name in SIZES else "",
         scores=_score_table(summary),
         facts=_fact_table(rows),
+        teaching=_teaching_table(teaching),
     )
-    (folder / "scores.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    scores = {"exams": summary, "teaching": teaching}
+    (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", "utf-8")
     card = folder / "README.md"
     card.write_text(text, "utf-8")
     return card
@@ -191,3 +246,12 @@ def _fact_table(rows: dict[str, list[dict[str, Any]]]) -> str:
                 cells.append(f"{sum(hits) / len(hits):.2f} of {len(hits)}" if hits else "")
             lines.append(f"| {form} | {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _teaching_table(scores: dict[str, float]) -> str:
+    if not scores:
+        return ""
+    told = {**_EXACT, **_RATED, "write": "word problems it writes that have an answer"}
+    lines = [f"| {task} | {told[task]} | {scores[task]:.2f} |" for task in told]
+    head = "\n## Teaching turns\n\nOn lessons of the tuning split.\n"
+    return "\n".join([head, "| turn | measure | figure |", "|---|---|---|", *lines]) + "\n"
