@@ -8,6 +8,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ __all__ = [
     "MANIFEST",
     "FileEntry",
     "Manifest",
+    "Outcome",
     "digest_of_files",
     "files_of",
     "folder_files",
@@ -39,6 +41,21 @@ _LITTER = {".DS_Store"}  # macOS leaves one in every folder that somebody looks 
 _PACKAGES = (
     "accelerate datasets numpy peft safetensors scikit-learn scipy tokenizers torch transformers"
 )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has to say beside the files it wrote.
+
+    Attributes:
+        metrics: Plain numbers and strings, stored in the manifest.
+        funnel: ``(stage, rows)`` in order, e.g. ``[("read", 900), ("kept", 500)]``.
+        not_measured: Sentences for the report: what this step leaves open.
+    """
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    funnel: list[tuple[str, int]] = field(default_factory=list)
+    not_measured: list[str] = field(default_factory=list)
 
 
 class FileEntry(TypedDict):

@@ -29,12 +29,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tilth._disk import blame, make_folder, sync_file, sync_folder, write_atomically
 from tilth._manifest import (
     MANIFEST,
     Manifest,
+    Outcome,
     digest_of_files,
     files_of,
     folder_files,
@@ -47,10 +48,7 @@ from tilth._secrets import refuse_secrets
 from tilth.cost import Ledger
 from tilth.errors import ArtefactError
 
-if TYPE_CHECKING:
-    from tilth.method import Outcome
-
-__all__ = ["Artefact", "Manifest", "Store", "digest_of", "step_key", "write_atomically"]
+__all__ = ["Artefact", "Manifest", "Outcome", "Store", "digest_of", "step_key", "write_atomically"]
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,79}")
 _KEY = re.compile(r"[0-9a-f]{16,64}")
@@ -61,7 +59,7 @@ _EXPECTED = {
     "comparison": "comparison.json",
 }
 
-StepWork = Callable[[Path, Path, Ledger], "Outcome"]
+StepWork = Callable[[Path, Path, Ledger], Outcome]
 """Does a step's work: ``(folder, scratch, ledger) -> outcome``."""
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
-from tilth.artefacts import Artefact, Manifest, Store, step_key
+from tilth.artefacts import Artefact, Manifest, Outcome, Store, step_key
 from tilth.cost import Ledger
 from tilth.errors import ArtefactError, SeedError, nearest
 from tilth.seeds import SeedPlan, TestSeed, TuningSeed, derive, stream
@@ -73,21 +73,6 @@ ModelRef = Annotated[str, Input("model", "tilth.models.reference:digest")]
 
 ScoresRef = Annotated[str, Input("scores")]
 """The folder of an artefact of kind ``scores``."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run has to say beside the files it wrote.
-
-    Attributes:
-        metrics: Plain numbers and strings, stored in the manifest.
-        funnel: ``(stage, rows)`` in order, e.g. ``[("read", 900), ("kept", 500)]``.
-        not_measured: Sentences for the report: what this step leaves open.
-    """
-
-    metrics: dict[str, Any] = field(default_factory=dict)
-    funnel: list[tuple[str, int]] = field(default_factory=list)
-    not_measured: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -8,7 +8,8 @@ Importing this package imports no torch; using a local model does.
 """
 
 from tilth.models.chat import Encoded, chat_format, encode_chat
-from tilth.models.engine import Completion, Engine, Sampling, Score, engine, require
+from tilth.models.engine import Completion, Engine, Sampling, Score, require
+from tilth.models.engines import engine
 from tilth.models.load import load, load_tokenizer
 from tilth.models.reference import Reference, digest, resolve
 

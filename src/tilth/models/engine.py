@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from tilth.cost import Ledger
 from tilth.data.example import Message
 from tilth.errors import EngineError
-from tilth.models.reference import Reference, resolve
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Ability", "Completion", "Engine", "Sampling", "Score", "engine", "require"]
+__all__ = ["Ability", "Completion", "Engine", "Sampling", "Score", "require"]
 
 Ability = Literal["chat", "complete", "score", "score_chat", "embed"]
 
@@ -150,55 +149,6 @@ class Engine(Protocol):
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Unit rows ``[N, d]`` of float32: the mean of the last hidden states."""
         ...
-
-
-def engine(ref: str | Reference, *, ledger: Ledger | None = None, **options: Any) -> Engine:
-    """The engine for a model reference: a local model, or an OpenAI-compatible endpoint.
-
-    Args:
-        ref: A model reference; see :func:`tilth.models.resolve`.
-        ledger: Books the cost; a new one where none is given.
-        options: ``cache`` (a JSONL file of answers, which makes both engines resumable) and
-            ``progress`` for both; ``batch_size``, ``device``, ``dtype``, ``threads`` and
-            ``long_prompts`` for a local model; ``concurrency``, ``retries``, ``timeout``,
-            ``first_wait``, ``logprobs``, ``embeddings`` and ``prices`` for an endpoint. An option
-            of the other kind is ignored, so that a recipe changes its model by one line.
-
-    Raises:
-        EngineError: An unknown option.
-        ModelError: The reference cannot be resolved or loaded.
-    """
-    reference = ref if isinstance(ref, Reference) else resolve(ref)
-    unknown = set(options) - _LOCAL - _ENDPOINT - _BOTH
-    if unknown:
-        raise EngineError(
-            f"unknown engine option {sorted(unknown)[0]!r}",
-            where=str(reference),
-            fix=f"the options are {', '.join(sorted(_LOCAL | _ENDPOINT | _BOTH))}",
-        )
-    books = ledger or Ledger()
-    if reference.kind == "endpoint":
-        from tilth.models.endpoint import EndpointEngine
-
-        kept = {k: v for k, v in options.items() if k in _ENDPOINT | _BOTH}
-        return EndpointEngine(reference, ledger=books, **kept)
-    from tilth.models.local import LocalEngine
-
-    kept = {k: v for k, v in options.items() if k in _LOCAL | _BOTH}
-    return LocalEngine.open(reference, ledger=books, **kept)
-
-
-_BOTH = {"cache", "progress"}
-_LOCAL = {"batch_size", "device", "dtype", "threads", "long_prompts"}
-_ENDPOINT = {
-    "concurrency",
-    "retries",
-    "timeout",
-    "first_wait",
-    "logprobs",
-    "embeddings",
-    "prices",
-}
 
 
 def require(engine: Engine, *abilities: Ability) -> None:
