@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -228,3 +229,21 @@ def test_precision_and_threads_follow_the_machine_and_the_size() -> None:
         torch.rand(1)
     assert torch.get_num_threads() == before
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_bytes_do_not_depend_on_the_process(
+    models: dict[Architecture, Path], sums: str, tmp_path: Path
+) -> None:
+    """Sets come in another order in a process with another hash seed."""
+    saved = []
+    for number in ("1", "2"):
+        code = (
+            "from tilth.tune.sft import SFT\n"
+            f"SFT(model={str(models['llama'])!r}, data={sums!r}, max_steps=1, rank=2, batch_size=4)"
+            f".to({str(tmp_path / number)!r})"
+        )
+        environment = {**os.environ, "PYTHONHASHSEED": number}
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+        folder = tmp_path / number / "model"
+        saved.append({p.name: p.read_bytes() for p in folder.iterdir()})
+    assert saved[0] == saved[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,6 +107,7 @@ def save_plain(
     folder.mkdir(parents=True, exist_ok=True)
     with _without_bars():
         model.save_pretrained(str(folder))
+    _settle(folder / "adapter_config.json")
     form = chat_format(tokenizer)
     generation = model.generation_config
     if generation is not None:
@@ -117,3 +119,12 @@ def save_plain(
     if form.is_default:
         tokenizer.chat_template = form.template
     tokenizer.save_pretrained(folder)
+
+
+def _settle(config: Path) -> None:
+    """Sorts the adapter's module names: peft writes a set, whose order differs by process."""
+    if config.exists():
+        told = json.loads(config.read_text("utf-8"))
+        named = told["target_modules"]
+        told["target_modules"] = sorted(named) if isinstance(named, list) else named
+        config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", "utf-8")
