@@ -264,6 +264,8 @@ def test_ctrl_c_says_how_to_go_on(garden: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(garden), *sys.path])},
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts the tests in the background makes them ignore the interrupt.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     state = garden / "runs" / "waits" / "run.json"
     while not state.exists() or '"running"' not in state.read_text().partition('"steps"')[2]:
