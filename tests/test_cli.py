@@ -265,7 +265,7 @@ def test_ctrl_c_says_how_to_go_on(garden: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         # A shell that starts the tests in the background makes them ignore the interrupt.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     state = garden / "runs" / "waits" / "run.json"
     while not state.exists() or '"running"' not in state.read_text().partition('"steps"')[2]:
