@@ -1,9 +1,9 @@
 """Trains the seedlings from scratch: what ``tilth seedlings train`` does.
 
-Tokenizer first, then ``small`` and ``large`` side by side (one thread each, so that the same seed
-gives the same weights on the same processor), then ``teacher``: ``large``, tuned by
-:class:`tilth.tune.sft.SFT` on teaching turns. Every part is kept as it is finished and none is made
-twice; a killed run continues from its last checkpoint.
+The shipped tokenizer is kept (another world gets its own). ``small`` and ``large`` are pre-trained
+side by side, one thread each, so that the same seed gives the same weights on the same processor.
+``teacher`` is ``large``, tuned by :class:`tilth.tune.sft.SFT` on teaching turns. Every part is kept
+as it is finished and none is made twice; a killed run continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tilth.almanac.world import WORLD_SEED
 from tilth.apps.seedlings.card import write_card
 from tilth.data import write_rows
 from tilth.errors import RecipeError, nearest
+from tilth.models.reference import SEEDLINGS
 
 __all__ = ["LESSONS", "NAMES", "TEACHER", "train_seedlings"]
 
@@ -94,12 +95,24 @@ def _complete(folder: Path) -> bool:
 
 
 def _tokenizer(folder: Path, seed: int, say: Callable[[str], None]) -> None:
+    """The tokenizer: for the shipped world the shipped one, for another world a new one.
+
+    Keeping it lets models, adapters and caches made at different times share their token ids, also
+    when a wording of the teaching turns changes between versions.
+    """
+    from transformers import PreTrainedTokenizerFast
+
     from tilth.almanac.tokenizer import train_tokenizer
 
-    if not (folder / "tokenizer.json").exists():
+    shipped = SEEDLINGS / "small"
+    if (folder / "tokenizer.json").exists():
+        return
+    if seed == WORLD_SEED and (shipped / "tokenizer.json").exists():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(shipped)
+    else:
         tokenizer = train_tokenizer(tokenizer_texts(seed))
-        tokenizer.save_pretrained(folder)
-        say(f"tokenizer: {len(tokenizer)} pieces in {folder}")
+    tokenizer.save_pretrained(folder)
+    say(f"tokenizer: {len(tokenizer)} pieces in {folder}")
 
 
 def _pretrain(name: str, out: Path, seed: int, device: str, size: Size) -> str:
