@@ -20,7 +20,7 @@ shorter products save."""
 
 ONE_THREAD_BELOW = 2_000_000
 TWO_THREADS_BELOW = 10_000_000
-"""Parameters; our choice from measurement: the products of smaller models are too short to share
+"""Parameters; our choice: the products of smaller models are too short to share
 between threads, and waiting for the last thread costs more processor time than it saves."""
 
 
