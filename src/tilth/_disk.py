@@ -6,18 +6,19 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from tilth.errors import ArtefactError
 
-__all__ = ["blame", "make_folder", "sync_file", "sync_folder", "write_atomically"]
+__all__ = ["blame", "make_folder", "sync_file", "sync_folder", "whole_file", "write_atomically"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 _READ_ONLY = {errno.EROFS}
 # These say "cannot be written" only about a path of ours; elsewhere they are another's business.
-_PERHAPS_OURS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO}
+_PERHAPS_OURS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
 
 
 def sync_file(path: Path) -> None:
@@ -44,16 +45,27 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     Raises:
         ArtefactError: The disk is full or the folder cannot be written.
     """
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file that takes the name `path` once its bytes are on disk, and not if anything fails.
+
+    Raises:
+        ArtefactError: The disk is full or the folder cannot be written.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # an interrupt, too, must leave no half file behind
         with suppress(OSError):  # the folder itself may be the trouble, and `error` says so
             temporary.unlink(missing_ok=True)
         told = blame(error, path.parent, path.name)

@@ -62,7 +62,7 @@ def test_decontamination_finds_a_planted_question_and_nothing_else():
 
 
 def test_shots_come_from_the_train_split():
-    assert all(i.id.split("/")[2] == "train" for i in shots("logic", 4))
+    assert all(i.id.split("/")[2] == "train" for i in shots("logic", 2, 4))
 
 
 def test_a_pool_says_the_truth_about_its_rows():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tilth.almanac.exams import exam, overlap, shots
+from tilth.almanac.exams import exam, overlap
 from tilth.almanac.skills import SKILLS
 from tilth.data import read
 from tilth.seeds import TestSeed
@@ -18,6 +18,11 @@ PAGE = Path(__file__).parents[2] / "recipes" / "seeds.jsonl"
 
 def page() -> list[dict[str, str | int]]:
     """Four seeds per skill, easiest first, from the split that tuning may see."""
+    items = [
+        skill.item(n, level=skill.levels[n % len(skill.levels)], split="train")
+        for skill in SKILLS.values()
+        for n in range(4)
+    ]
     return [
         {
             "prompt": item.prompt,
@@ -25,8 +30,7 @@ def page() -> list[dict[str, str | int]]:
             "skill": item.skill,
             "level": item.level,
         }
-        for name in SKILLS
-        for item in shots(name, 4)
+        for item in items
     ]
 
 

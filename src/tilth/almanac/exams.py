@@ -79,13 +79,10 @@ def _distinct(name: str, level: int, split: Split, seed: int, count: int) -> lis
     return list(chosen.values())
 
 
-def shots(name: str, count: int, seed: int = 0) -> list[Item]:
-    """Worked examples of a skill for few-shot prompts, from the ``train`` split, easiest first."""
-    levels = SKILLS[name].levels
-    return [
-        SKILLS[name].item(n, level=levels[n % len(levels)], split="train", seed=seed)
-        for n in range(count)
-    ]
+def shots(name: str, level: int, count: int, seed: int = 0) -> list[Item]:
+    """Examples of a skill and level for few-shot prompts, from the ``train`` split."""
+    skill = SKILLS[name]
+    return [skill.item(n, level=level, split="train", seed=seed) for n in range(count)]
 
 
 def overlap(items: Iterable[Item], rows: Iterable[Example]) -> list[tuple[str, str]]:

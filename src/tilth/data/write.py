@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tilth._disk import blame, sync_folder
+from tilth._disk import make_folder, whole_file
 from tilth.data.example import Example
 from tilth.errors import DataError
 
@@ -99,23 +98,10 @@ def write_rejected(path: Path | str, rejections: Iterable[Rejection]) -> int:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the name `path` once its bytes are on disk, and not if anything fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except BaseException as error:  # an interrupt, too, must leave no half file behind
-        with suppress(OSError):  # the folder itself may be the trouble, and `error` says so
-            temporary.unlink(missing_ok=True)
-        told = blame(error, path.parent, path.name)
-        if told is None:
-            raise
-        raise told from error
+    """A whole file or none, in a folder that is made where it does not exist."""
+    make_folder(path.parent)
+    with whole_file(path) as file:
+        yield file
 
 
 def _write(file: IO[bytes], lines: Iterable[str]) -> int:

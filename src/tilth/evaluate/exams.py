@@ -127,13 +127,9 @@ class Exams(Method):
         ]
 
     def _question(self, item: Item, seed: Seed) -> Question:
-        from tilth.almanac.skills import SKILLS
+        from tilth.almanac.exams import shots
 
-        skill = SKILLS[item.skill]
-        examples = [
-            skill.item(n, level=item.level, split="train", seed=seed.derive("shots"))
-            for n in range(self.shots)
-        ]
+        examples = shots(item.skill, item.level, self.shots, seed.derive("shots"))
         return Question(
             [{"role": "user", "content": item.prompt}],
             tuple((e.prompt, (self.worked and e.worked) or e.answer) for e in examples),

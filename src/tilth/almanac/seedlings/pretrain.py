@@ -24,6 +24,7 @@ from tilth.almanac.documents import editions
 from tilth.almanac.teaching import lesson
 from tilth.almanac.tokenizer import MARKS, PLAIN
 from tilth.almanac.world import WORLD_SEED, World
+from tilth.artefacts import write_atomically
 from tilth.errors import TrainingError
 from tilth.seeds import derive
 
@@ -140,7 +141,7 @@ def pretrain(
 
     size = size or SIZES[name]
     torch.manual_seed(derive(seed, "init", name) % 2**63)
-    model = _build(size, len(tokenizer))
+    model = _build(size, tokenizer)
     torch.nn.Module.to(model, device)
     optimizers = _optimizers(model, size.rate)
     rows = rows_of(size, tokenizer, seed)
@@ -171,11 +172,11 @@ def pretrain(
     return folder
 
 
-def _build(size: Size, vocabulary: int) -> LlamaForCausalLM:
+def _build(size: Size, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=vocabulary,
+        vocab_size=len(tokenizer),
         hidden_size=size.width,
         intermediate_size=size.inner,
         num_hidden_layers=size.layers,
@@ -183,12 +184,15 @@ def _build(size: Size, vocabulary: int) -> LlamaForCausalLM:
         max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=1,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
     # The end of a text and the end of a turn both stop generation.
-    model.generation_config = GenerationConfig(eos_token_id=[0, 5], pad_token_id=1)
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(MARKS["end"])]
+    model.generation_config = GenerationConfig(
+        eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+    )
     return model
 
 
@@ -275,13 +279,9 @@ class _Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = save({k: v.contiguous() for k, v in self._tensors().items()})
         note = {"step": step, "sha256": hashlib.sha256(data).hexdigest(), **self.identity}
-        for name, content in (
-            (f"{step}.safetensors", data),
-            ("last.json", json.dumps(note).encode()),
-        ):
-            draft = self.folder / f"{name}.partial"
-            draft.write_bytes(content)
-            draft.replace(self.folder / name)
+        # The note last: it names the weights that it vouches for.
+        write_atomically(self.folder / f"{step}.safetensors", data)
+        write_atomically(self.folder / "last.json", json.dumps(note))
         for old in self.folder.glob("*.safetensors"):
             if old.stem != str(step):
                 old.unlink()

@@ -8,6 +8,7 @@ chat form, so that what it knows can be told from whether it knows the form.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -169,7 +170,7 @@ def write_card(name: str, folder: Path) -> Path:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     with safe_open(folder / "model.safetensors", framework="np") as weights:
         shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118
-    parameters = sum(_product(shape) for shape in shapes)
+    parameters = sum(math.prod(shape) for shape in shapes)
     summary = _summary(rows)
     text = _TEMPLATE.format(
         name=name,
@@ -189,13 +190,6 @@ def write_card(name: str, folder: Path) -> Path:
     card = folder / "README.md"
     card.write_text(text, "utf-8")
     return card
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
 
 
 def _summary(rows: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
