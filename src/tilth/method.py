@@ -6,7 +6,7 @@ artefact. A method is found by its entry point (group ``tilth.<verb>``), by the 
 command line, the documentation and the conformance suite alike.
 
     >>> from tilth.select.length import Length                          # doctest: +SKIP
-    >>> chosen = Length(data="pool.jsonl", count=500).to("chosen")      # doctest: +SKIP
+    >>> chosen = Length(pool="pool.jsonl", count=500).to("chosen")      # doctest: +SKIP
     >>> chosen.manifest.metrics["rows_out"]                             # doctest: +SKIP
     500
 """

@@ -10,7 +10,6 @@ import pytest
 
 from tilth.data import read, write_rows
 from tilth.data.example import Example
-from tilth.errors import DataError
 from tilth.select import Length
 
 ANSWERS = ["one", "one two three", "a b", "one two three four", "x y", "a b c"]
@@ -26,29 +25,32 @@ def pool(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [
-        ({"keep": "longest"}, ["q1", "q3", "q5"]),
+        ({"keep": "longest"}, ["q3", "q1", "q5"]),
         ({"keep": "shortest"}, ["q0", "q2", "q4"]),
         ({"keep": "middle"}, ["q1", "q2", "q4"]),  # median 2.5: 3, 2, 2 and 3 words tie
-        ({"keep": "longest", "by": "characters"}, ["q1", "q3", "q5"]),
+        ({"keep": "longest", "by": "characters"}, ["q3", "q1", "q5"]),
     ],
 )
 def test_which_rows_stay(
     pool: Path, tmp_path: Path, settings: dict[str, Any], kept: list[str]
 ) -> None:
-    made = Length(data=str(pool), count=3, **settings).to(tmp_path / "out")
+    made = Length(pool=str(pool), count=3, **settings).to(tmp_path / "out")
     assert [row.prompt for row in read(made.folder)] == kept
 
 
 def test_every_row_has_its_reason_and_kept_rows_their_score(pool: Path, tmp_path: Path) -> None:
-    made = Length(data=str(pool), count=2).to(tmp_path / "out")
+    made = Length(pool=str(pool), count=2).to(tmp_path / "out")
     lines = [json.loads(x) for x in made.path("selection.jsonl").read_text().splitlines()]
     assert [line["row"] for line in lines] == list(range(6))
-    assert lines[3]["reason"] == "4 words: rank 1 of 6 (longest)"
-    assert lines[5]["reason"] == "3 words: rank 3 of 6 (longest)"  # the tie goes to the earlier row
-    assert [row.meta["scores"]["words"] for row in read(made.folder)] == [3.0, 4.0]
-    assert made.manifest.metrics == {"rows_in": 6, "rows_out": 2}
+    assert lines[3]["reason"] == "words 4: rank 1 of 6"
+    assert lines[5]["reason"] == "words 3: rank 3 of 6"  # the tie goes to the earlier row
+    assert [row.meta["scores"]["words"] for row in read(made.folder)] == [4.0, 3.0]
+    assert made.manifest.metrics["rows_in"] == 6
+    assert made.manifest.metrics["rows_out"] == 2
 
 
-def test_too_many_names_both_numbers(pool: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"7 rows are asked for, but the pool has 6"):
-        Length(data=str(pool), count=7).to(tmp_path / "out")
+def test_too_many_gives_all_and_names_both_numbers(pool: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    made = Length(pool=str(pool), count=7).to(tmp_path / "out", say=said.append)
+    assert made.manifest.metrics["rows_out"] == 6
+    assert any("only 6 rows can be chosen, 7 were asked for" in line for line in said)
