@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tilth.data import read, write_rows
 from tilth.data.example import Example
+from tilth.data.transforms import derangement
 from tilth.generate import Shuffled
-from tilth.generate.shuffled import derangement
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(0, 5))

@@ -17,10 +17,22 @@ from typing import Any, Literal, cast
 from tilth.data.example import Example, Message, Role
 from tilth.errors import DataError
 
-__all__ = ["FORMS", "MAX_CHARS", "Reject", "Require", "convert", "form_named", "recognise"]
+__all__ = [
+    "BLANKED",
+    "FORMS",
+    "MAX_CHARS",
+    "Reject",
+    "Require",
+    "convert",
+    "form_named",
+    "recognise",
+]
 
 Require = Literal["answer", "prompt", "any"]
 """What every example must have: an answer (and a prompt), a prompt, or just some text."""
+
+BLANKED = "blank_user_turns"
+"""The key of ``meta`` by which a row says that its user turns are empty on purpose."""
 
 MAX_CHARS = 1_000_000
 """Characters of one example, all turns together (our choice: beyond any context tilth tunes)."""
@@ -164,7 +176,8 @@ def _check(example: Example, require: Require, max_chars: int) -> None:
     if require == "answer" and example.chosen is not None and not example.chosen.strip():
         raise Reject("empty answer", "chosen")
     for index, message in enumerate(example.messages):
-        must_speak = ("user", "assistant") if require == "answer" else ("user",)
+        must_speak = {"user", "assistant"} if require == "answer" else {"user"}
+        must_speak -= {"user"} if example.meta.get(BLANKED) else set()
         if message["role"] in must_speak and not message["content"].strip():
             raise Reject(f"empty {message['role']} turn", f"messages[{index}].content")
     length = sum(len(message["content"]) for message in example.messages)

@@ -10,9 +10,10 @@ from pydantic import Field
 
 from tilth.data import read, write_rows
 from tilth.data.example import Example, Message
+from tilth.data.transforms import derangement
 from tilth.method import DataRef, Method, Outcome, Work
 
-__all__ = ["Shuffled", "derangement"]
+__all__ = ["Shuffled"]
 
 
 class Shuffled(Method):
@@ -48,45 +49,6 @@ class Shuffled(Method):
             metrics={"rows_in": len(rows), "rows_out": len(rows), "same_answer": same},
             funnel=[("read", len(rows)), ("got another answer", len(rows) - same)],
         )
-
-
-def derangement(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random permutation p with ``values[p[i]] != values[i]`` at as many i as possible.
-
-    A random permutation is repaired: a row i that got its own value a swaps with a random row j
-    that neither has nor got a. At most ``2m - 1`` rows have or got a (m: how often a occurs), so
-    such a row exists while ``2m <= N``, and no swap makes a new conflict.
-
-    Args:
-        values: int [N], equal codes for equal values.
-        rng: The only randomness.
-
-    Returns:
-        int [N].
-
-    Example:
-        >>> derangement(np.array([0, 1]), np.random.default_rng(0)).tolist()
-        [1, 0]
-    """
-    source = rng.permutation(len(values))
-    for i in np.flatnonzero(values[source] == values):
-        own = values[i]
-        if values[source[i]] != own:
-            continue  # an earlier swap has mended it
-        j = _partner(values, source, own, rng)
-        if j is not None:
-            source[i], source[j] = source[j], source[i]
-    return source
-
-
-def _partner(
-    values: np.ndarray, source: np.ndarray, own: int, rng: np.random.Generator
-) -> int | None:
-    for j in rng.integers(len(values), size=32):  # almost always enough, and needs no pass over N
-        if values[j] != own and values[source[j]] != own:
-            return int(j)
-    free = np.flatnonzero((values != own) & (values[source] != own))
-    return int(rng.choice(free)) if len(free) else None
 
 
 def _exchanged(rows: Sequence[Example], source: np.ndarray) -> Iterator[Example]:
