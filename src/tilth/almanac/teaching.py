@@ -4,22 +4,25 @@ Each generation method has a full English prompt set for real models and this co
 seedlings. :func:`turn` renders what the method asks; :func:`lesson` makes the example from which
 the teacher seedling learnt the same turn, so that asking and teaching cannot drift apart.
 
-==========  =======================================  ======================================
-task        asks                                     for
-==========  =======================================  ======================================
-write       a new task like some examples            self-instruction, goliath, scalequest
-answer      an answer, with steps where they help    every generator
-explain     an answer with steps                     orca-style traces
-harder      the same task with one more step         evolving complexity
-repair      a sound task from a spoilt one           query preference tuning
-describe    use case and skills of a task            codec
-rubric      what a good answer shows                 codec
-rate_task   complexity of a task, 1 to 6             deita
-rate_reply  quality of a reply, 1 to 6               deita, judges
-invert      the question that a text answers         back-translation
-read        the answer from a text                   retrieval
-ask         a question that a text answers           question generation from documents
-==========  =======================================  ======================================
+============  =====================================  ======================================
+task          asks                                   for
+============  =====================================  ======================================
+write         a new task like some examples          self-instruction, goliath, scalequest
+answer        an answer, with steps where they help  every generator
+explain       an answer with steps                   orca-style traces
+harder        the same task with one more step       evolving complexity
+repair        a sound task from a spoilt one         query preference tuning
+describe      use case and skills of a task          codec
+rubric        what a good answer shows               codec
+rate_task     complexity of a task, 1 to 6           deita
+rate_reply    quality of a reply, 1 to 6             deita, judges
+improve       a better reply                         evolving quality
+rank_tasks    the complexity of tasks side by side   deita
+rank_replies  the quality of replies side by side    deita
+invert        the question that a text answers       back-translation
+read          the answer from a text                 retrieval
+ask           a question that a text answers         question generation from documents
+============  =====================================  ======================================
 """
 
 from __future__ import annotations
@@ -41,18 +44,21 @@ from tilth.seeds import derive
 __all__ = ["SHARES", "TASKS", "lesson", "turn"]
 
 SHARES: dict[str, float] = {
-    "write": 0.22,
-    "answer": 0.40,
-    "explain": 0.04,
+    "write": 0.20,
+    "answer": 0.34,
+    "explain": 0.03,
     "harder": 0.05,
     "repair": 0.03,
-    "describe": 0.04,
-    "rubric": 0.02,
-    "rate_task": 0.04,
-    "rate_reply": 0.05,
-    "invert": 0.04,
-    "read": 0.04,
-    "ask": 0.03,
+    "describe": 0.03,
+    "rubric": 0.01,
+    "rate_task": 0.03,
+    "rate_reply": 0.07,
+    "improve": 0.03,
+    "rank_tasks": 0.03,
+    "rank_replies": 0.03,
+    "invert": 0.03,
+    "read": 0.07,
+    "ask": 0.02,
 }
 """Share of each task among the lessons (our choice: writing and answering carry the main job)."""
 
@@ -66,6 +72,9 @@ TASKS: dict[str, str] = {
     "rubric": "What must a good answer show? Use: {use}. Skills: {skills}.",
     "rate_task": "Rate how hard this task is, 1 to 6: {task}",
     "rate_reply": "Rate this answer, 1 to 6.\nTask: {task}\nAnswer: {reply}",
+    "improve": "Write a better answer.\nTask: {task}\nAnswer: {reply}",
+    "rank_tasks": "Rate how hard each task is, 1 to 6:\n{tasks}",
+    "rank_replies": "Rate each answer, 1 to 6.\nTask: {task}\nAnswers:\n{replies}",
     "invert": "Write the task that has this answer: {reply}",
     "read": "{text}\n\n{task}",
     "ask": "Ask a question about this text:\n{text}",
@@ -107,7 +116,8 @@ def turn(task: str, /, **fields: str | Sequence[str]) -> str:
 
     Args:
         task: A key of :data:`TASKS`.
-        fields: What the task's text needs; ``examples`` is a sequence of tasks.
+        fields: What the task's text needs; ``examples``, ``tasks`` and ``replies`` are sequences,
+            the last two get numbers by which the answer names them.
 
     Raises:
         RecipeError: There is no such task, or a field is missing.
@@ -119,13 +129,18 @@ def turn(task: str, /, **fields: str | Sequence[str]) -> str:
     if task not in TASKS:
         raise RecipeError(f"no teaching turn {task!r}", "task", f"known: {', '.join(TASKS)}")
     lines = {
-        name: value if isinstance(value, str) else "\n".join(f"- {line}" for line in value)
+        name: value if isinstance(value, str) else _listed(value, numbered=name != "examples")
         for name, value in fields.items()
     }
     try:
         return TASKS[task].format(**lines)
     except KeyError as missing:
         raise RecipeError(f"the turn {task!r} needs the field {missing}", "fields") from missing
+
+
+def _listed(lines: Sequence[str], *, numbered: bool) -> str:
+    marks = (f"[{n}]" for n in range(1, len(lines) + 1)) if numbered else ("-" for _ in lines)
+    return "\n".join(f"{mark} {line}" for mark, line in zip(marks, lines, strict=True))
 
 
 def lesson(index: int, task: str | None = None, split: Split = "train", seed: int = 0) -> Example:
@@ -200,13 +215,18 @@ def _rubric(rng: random.Random, split: Split) -> tuple[str, str]:
 
 def _rate_task(rng: random.Random, split: Split) -> tuple[str, str]:
     item = _item(rng, split)
-    steps = round(1 + 5 * (item.level - 1) / max(1, len(SKILLS[item.skill].levels) - 1))
-    return turn("rate_task", task=item.prompt), str(steps)
+    return turn("rate_task", task=item.prompt), str(_hardness(item))
 
 
 def _rate_reply(rng: random.Random, split: Split) -> tuple[str, str]:
     item = _item(rng, split)
     quality = rng.choice(list(RATINGS))
+    reply, rating = _reply(item, quality, rng, split)
+    return turn("rate_reply", task=item.prompt, reply=reply), str(rating)
+
+
+def _reply(item: Item, quality: str, rng: random.Random, split: Split) -> tuple[str, int]:
+    """A reply to `item` of a quality, and its rating; ``bare`` where there are no steps to show."""
     if quality == "worked" and not item.worked:
         quality = "bare"
     reply = {
@@ -218,7 +238,45 @@ def _rate_reply(rng: random.Random, split: Split) -> tuple[str, str]:
         reply = corrupt(item, rng)
     elif quality == "other":
         reply = _full(_item(rng, split))
-    return turn("rate_reply", task=item.prompt, reply=reply or ""), str(RATINGS[quality])
+    return reply or "", RATINGS[quality]
+
+
+def _improve(rng: random.Random, split: Split) -> tuple[str, str]:
+    item = _item(rng, split)
+    kinds = ["padded", "wrong", "other", *(["bare"] if item.worked else [])]
+    poor, _ = _reply(item, rng.choice(kinds), rng, split)
+    return turn("improve", task=item.prompt, reply=poor), _full(item)
+
+
+def _rank_tasks(rng: random.Random, split: Split) -> tuple[str, str]:
+    """Half the time a task and its harder forms, as an evolution makes them; else any tasks."""
+    if rng.random() < 0.5:
+        chain = [_item(rng, split, "word_problems", rng.randint(1, 3))]
+        while len(chain) < rng.randint(4, 6):
+            chain.append(word_problems.harder(chain[-1]))
+    else:
+        chain = [_item(rng, split) for _ in range(rng.randint(4, 6))]
+    rng.shuffle(chain)
+    reply = _scored([_hardness(item) for item in chain])
+    return turn("rank_tasks", tasks=[item.prompt for item in chain]), reply
+
+
+def _rank_replies(rng: random.Random, split: Split) -> tuple[str, str]:
+    item = _item(rng, split)
+    kinds = [rng.choice(list(RATINGS)) for _ in range(rng.randint(4, 6))]
+    rated = [_reply(item, kind, rng, split) for kind in kinds]
+    prompt = turn("rank_replies", task=item.prompt, replies=[reply for reply, _ in rated])
+    return prompt, _scored([rating for _, rating in rated])
+
+
+def _scored(scores: Sequence[int]) -> str:
+    return "\n".join(f"[{n}] Score: {score}" for n, score in enumerate(scores, 1))
+
+
+def _hardness(item: Item) -> int:
+    """1 to 6: where the level lies among the skill's levels."""
+    levels = len(SKILLS[item.skill].levels)
+    return min(6, round(1 + 5 * (item.level - 1) / max(1, levels - 1)))
 
 
 def _invert(rng: random.Random, split: Split) -> tuple[str, str]:
@@ -257,6 +315,9 @@ _LESSONS: dict[str, Callable[[random.Random, Split], tuple[str, str]]] = {
     "rubric": _rubric,
     "rate_task": _rate_task,
     "rate_reply": _rate_reply,
+    "improve": _improve,
+    "rank_tasks": _rank_tasks,
+    "rank_replies": _rank_replies,
     "invert": _invert,
     "read": _read,
     "ask": _ask,
