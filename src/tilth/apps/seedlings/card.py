@@ -148,7 +148,8 @@ def measure_teaching(folder: Path, count: int = 200) -> dict[str, float]:
         else:
             truth = [_ratings(row.answer) for row in lessons]
             given = [_ratings(t, len(true)) for t, true in zip(texts, truth, strict=True)]
-            scores[task] = float(spearmanr(sum(given, []), sum(truth, [])).statistic)
+            both = [[r for part in ratings for r in part] for ratings in (given, truth)]
+            scores[task] = float(spearmanr(*both).statistic)
     shown = [
         [
             SKILLS["word_problems"].item(3 * n + k, level=1 + k, split="tuning").prompt
