@@ -163,6 +163,12 @@ def _sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+def _shared(verb: str) -> str:
+    """What stands above the first method of a verb, where its members share settings."""
+    page = text_of(ROOT / "docs" / "methods.md")
+    return page.partition(f"\n## {verb.capitalize()}\n")[2].partition("\n##")[0]
+
+
 def test_every_method_has_its_section() -> None:
     assert set(_sections()) == set(methods())
 
@@ -170,8 +176,10 @@ def test_every_method_has_its_section() -> None:
 @pytest.mark.parametrize("name", sorted(_sections()))
 def test_the_settings_of_a_section_are_the_methods(name: str) -> None:
     settings = methods()[name].load().model_fields
-    table = _sections()[name].partition("| setting |")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
+    rows = []
+    for text in (_shared(name.partition(".")[0]), _sections()[name]):
+        table = text.partition("| setting |")[2].partition("\n\n")[0]
+        rows += re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
     assert rows
     for setting, default in rows:
         assert setting in settings, f"{name} has no setting {setting}"
@@ -264,8 +272,8 @@ def test_the_method_of_the_walk_through_conforms(
     suite.test_its_artefact_is_whole_and_tells_where_it_comes_from(contributed, bench)
     suite.test_the_same_seed_gives_the_same_bytes(contributed, bench)
     suite.test_interrupted_equals_uninterrupted(contributed, bench)
-    suite.test_an_empty_input_is_told(contributed, "data", bench)
-    suite.test_one_bad_row_is_put_aside_and_counted(contributed, "data", bench)
+    suite.test_an_empty_input_is_told(contributed, "pool", bench)
+    suite.test_one_bad_row_is_put_aside_and_counted(contributed, "pool", bench)
 
 
 def test_the_method_of_the_walk_through_has_its_command(
@@ -273,10 +281,10 @@ def test_the_method_of_the_walk_through_has_its_command(
 ) -> None:
     verb, _, name = contributed.partition(".")
     pool = ROOT / "recipes" / "own-data" / "train.jsonl"
-    options = ["--data", str(pool), "--count", "3", "--out", str(tmp_path / "chosen")]
+    options = ["--pool", str(pool), "--count", "3", "--out", str(tmp_path / "chosen")]
     assert main([verb, name, *options]) == 0, capsys.readouterr().err
     words = [
-        json.loads(line)["meta"]["scores"][name]
+        json.loads(line)["meta"]["scores"]["different words"]
         for line in (tmp_path / "chosen" / "rows.jsonl").read_text("utf-8").splitlines()
     ]
     answers = (json.loads(line)["answer"] for line in text_of(pool).splitlines())
@@ -293,7 +301,7 @@ def test_the_recipe_of_the_walk_through_runs(contributed: str, tiny: Path, tmp_p
     assert contributed in [step["do"] for step in yaml.safe_load(body)["steps"]]
     small = [f"model={tiny}", "seeds.testing=[101]"]
     for arm in ("keep", "control"):
-        small += [f"{arm}.count=4", f"{arm}_tuned.max_steps=1", f"{arm}_tuned.rank=2"]
+        small += [f"{arm}.count=4", f"{arm}_tuned.max_steps=1", f"{arm}_tuned.adapter.rank=2"]
         small += [f"{arm}_tuned.batch_size=2", f"{arm}_exam.skills=[lists]"]
         small += [f"{arm}_exam.per_level=1", f"{arm}_exam.max_new_tokens=2"]
     result = run(Recipe.read(path, small), tmp_path / "run", say=lambda line: None)
