@@ -8,21 +8,23 @@ cap, more rows than there are is said with both numbers, and every row of the po
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from tilth.data import Rows, decontaminate, read
+from tilth.data.forms import Require
 from tilth.errors import DataError
 from tilth.method import DataRef, Method, Outcome, Work
 from tilth.select._written import write_selection
 
-__all__ = ["Ranking", "Selector", "by_score"]
+__all__ = ["Ranking", "Selector", "by_score", "read_beside"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,11 @@ class Ranking:
         scores: float [N], what the order goes by, where one number does.
         name: What the scores are, stored under ``meta["scores"]`` of a kept row.
         details: Further fields of a row's line in ``selection.jsonl``: ``query`` and ``round``,
-            or ``similar_to`` and ``similarity``.
+            or ``similar_to`` (the index of the chosen row) and ``similarity``.
         vectors: float [N, d] unit rows, where the selection has embeddings: the report draws its
             map from them.
+        queries: The text of every query by the name that ``details`` give it as ``query``, for the
+            report.
         metrics: Figures of the method's own for the manifest.
         notes: What could not be measured or should be known, in words.
     """
@@ -49,6 +53,7 @@ class Ranking:
     name: str = ""
     details: Callable[[int], Mapping[str, Any]] = lambda row: {}
     vectors: np.ndarray | None = None
+    queries: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -92,6 +97,21 @@ def by_score(
 
     more = {"reason": reason, **more}
     return Ranking(lambda n: order[start : start + n], scores=scores, name=name, **more)
+
+
+def read_beside(ref: str, work: Work, require: Require = "answer") -> Rows:
+    """A further input of a selection, such as its queries.
+
+    Its unusable rows are added to those of the pool in ``rejected.jsonl``.
+
+    Raises:
+        DataError: It is empty, or too many of its rows are unusable.
+    """
+    rows = read(ref, require=require, say=work.say)
+    with (work.folder / "rejected.jsonl").open("a", encoding="utf-8") as lines:
+        for rejection in rows.rejections():
+            lines.write(json.dumps(asdict(rejection), ensure_ascii=False) + "\n")
+    return rows
 
 
 class Selector(Method):
@@ -164,7 +184,7 @@ class Selector(Method):
         """Row -> why it repeats a held-out item."""
         if self.held_out is None:
             return {}
-        found = decontaminate(pool, read(self.held_out, require="prompt")).found
+        found = decontaminate(pool, read_beside(self.held_out, work, "prompt")).found
         if found:
             work.say(f"{len(found)} rows repeat held-out items and are left out")
         return {
