@@ -27,7 +27,7 @@ SHARED = ROOT.parent / "shared" / "data"
 GSM8K = SHARED / "scalequest" / "gsm8k_train.jsonl.xz"
 GSM8K_TEST = SHARED / "scalequest" / "gsm8k_test.jsonl.xz"
 SEED_TASKS = SHARED / "goliath" / "self_instruct_seed_tasks.jsonl"
-FAST = ["tuned.max_steps=2", "tuned.batch_size=4", "tuned.rank=2", "tuned.epochs=1"]
+FAST = ["tuned.max_steps=2", "tuned.batch_size=4", "tuned.adapter.rank=2", "tuned.epochs=1"]
 EXAMS = ("base", "base_plain", "tuned_exam")
 
 

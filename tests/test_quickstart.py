@@ -28,7 +28,7 @@ def verdict_of(result: RunResult) -> dict[str, Any]:
 def test_the_recipe_runs_whole_on_stand_ins(tiny: Path, tmp_path: Path) -> None:
     small = ["write.prompts=english", "write.count=24", "write.round_size=4", "keep.count=16"]
     for step in ("tuned", "shuffled_tuned"):
-        small += [f"{step}.max_steps=2", f"{step}.rank=2", f"{step}.batch_size=4"]
+        small += [f"{step}.max_steps=2", f"{step}.adapter.rank=2", f"{step}.batch_size=4"]
     for step in EXAMS:
         small += [f"{step}.per_level=1", f"{step}.skills=[lists]", f"{step}.max_new_tokens=4"]
     small += ["seeds.testing=[101, 102]"]

@@ -24,8 +24,7 @@ METHOD: dict[str, Any] = {
     "batch_size": 3,
     "gradient_accumulation": 2,
     "learning_rate": 1e-2,
-    "rank": 4,
-    "dropout": 0.2,
+    "adapter": {"rank": 4, "dropout": 0.2},
     "save_every": 3,
     "log_every": 2,
 }

@@ -44,18 +44,19 @@ def sums(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write(tmp_path_factory.mktemp("data") / "sums.jsonl", rows)
 
 
-FAST = {"batch_size": 6, "max_steps": 8, "learning_rate": 1e-2, "rank": 4, "log_every": 1}
+FAST = {"batch_size": 6, "max_steps": 8, "learning_rate": 1e-2, "log_every": 1}
+RANK_4 = {"kind": "lora", "rank": 4}
 
 
 def tuned(out: Path, **settings: object) -> Artefact:
-    return SFT(**{**FAST, **settings}).to(out, say=lambda line: None)  # type: ignore[arg-type]
+    return SFT(**{**FAST, "adapter": RANK_4, **settings}).to(out, say=lambda line: None)  # type: ignore[arg-type]
 
 
 def losses(artefact: Artefact) -> list[float]:
     return [json.loads(x)["loss"] for x in artefact.path("metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("adapter", ["lora", "none"])
+@pytest.mark.parametrize("adapter", ["lora:rank=4", "full"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_any_architecture_learns_and_loads_unchanged(
     models: dict[Architecture, Path], sums: str, tmp_path: Path, name: Architecture, adapter: str
@@ -63,7 +64,7 @@ def test_any_architecture_learns_and_loads_unchanged(
     artefact = tuned(tmp_path / "out", model=str(models[name]), data=sums, adapter=adapter)
     assert losses(artefact)[-1] < 0.9 * losses(artefact)[0]
     folder = artefact.path("metrics.jsonl").parent / "model"
-    loader = AutoPeftModelForCausalLM if adapter == "lora" else AutoModelForCausalLM
+    loader = AutoPeftModelForCausalLM if adapter != "full" else AutoModelForCausalLM
     model = loader.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
@@ -72,7 +73,7 @@ def test_any_architecture_learns_and_loads_unchanged(
     with torch.no_grad():
         assert (model(ids).logits - base(ids).logits).abs().max() > 1e-3
     assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.pt"))
-    if adapter == "lora":
+    if adapter != "full":
         config = json.loads((folder / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == str(models[name])
     else:
@@ -83,7 +84,7 @@ def test_any_architecture_learns_and_loads_unchanged(
 def test_tied_weights_and_no_chat_template(sums: str, tmp_path: Path, name: Architecture) -> None:
     base = tiny_model(tmp_path / "base", name, chat_template=False, tied=True)
     artefact = tuned(
-        tmp_path / "out", model=str(base), data=sums, adapter="none", batching="packed"
+        tmp_path / "out", model=str(base), data=sums, adapter="full", batching="packed"
     )
     assert losses(artefact)[-1] < losses(artefact)[0]
     folder = tmp_path / "out" / "model"
@@ -99,7 +100,12 @@ def test_tied_weights_and_no_chat_template(sums: str, tmp_path: Path, name: Arch
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     tiny: Path, sums: str, tmp_path: Path
 ) -> None:
-    given = {"model": str(tiny), "data": sums, "dropout": 0.1, "max_steps": 3}
+    given = {
+        "model": str(tiny),
+        "data": sums,
+        "adapter": {"rank": 4, "dropout": 0.1},
+        "max_steps": 3,
+    }
     first = tuned(tmp_path / "a", **given)
     second = tuned(tmp_path / "b", **given)
     assert first.digest == second.digest
@@ -153,9 +159,10 @@ def test_too_many_unusable_rows_stop_the_run(tiny: Path, sums: str, tmp_path: Pa
 def test_divergence_stops_and_keeps_the_last_good_weights(
     tiny: Path, sums: str, tmp_path: Path
 ) -> None:
-    given = {"adapter": "none", "learning_rate": 1e30, "max_grad_norm": 0, "warmup_ratio": 0}
+    given = {"adapter": "full", "learning_rate": 1e30, "warmup_ratio": 0}
+    trainer = {"optim": "sgd", "max_grad_norm": 0.0}
     with pytest.raises(TrainingError, match=r"diverged at step \d+ with learning rate") as caught:
-        tuned(tmp_path / "out", model=str(tiny), data=sums, trainer={"optim": "sgd"}, **given)
+        tuned(tmp_path / "out", model=str(tiny), data=sums, trainer=trainer, **given)
     kept = Path(caught.value.where.rpartition("; ")[2])
     model = AutoModelForCausalLM.from_pretrained(kept)
     assert all(p.isfinite().all() for p in model.parameters())
@@ -165,9 +172,11 @@ def test_divergence_stops_and_keeps_the_last_good_weights(
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"rnak": 4}, ValidationError, "rank"),
-        ({"rank": 0}, ValidationError, "rank"),
-        ({"targets": ["no_such"]}, RecipeError, "q_proj"),
+        ({"adaptre": "lora"}, ValidationError, "adapter"),
+        ({"adapter": {"rnak": 4}}, ValidationError, "rank"),
+        ({"adapter": "lora:rank=0"}, ValidationError, "rank"),
+        ({"adapter": "lroa"}, ValidationError, "lora"),
+        ({"adapter": {"targets": ["no_such"]}}, RecipeError, "q_proj"),
         ({"trainer": {"report_too": []}}, RecipeError, "report_to"),
         ({"trainer": {"learning_rate": 1}}, RecipeError, "decided by the settings"),
         ({"model": "./nowhere"}, ModelError, "no such model folder"),
@@ -204,7 +213,7 @@ def test_the_estimate_needs_no_model_in_memory(tiny: Path, sums: str) -> None:
     assert SFT(model=str(tiny), data="made-by-an-earlier-step").estimate() == {}
 
 
-@pytest.mark.parametrize("adapter", ["lora", "none"])
+@pytest.mark.parametrize("adapter", ["lora:rank=4", "full"])
 def test_bf16_trains_and_saves_float32(tiny: Path, sums: str, tmp_path: Path, adapter: str) -> None:
     given = {"model": str(tiny), "data": sums, "adapter": adapter, "precision": "bf16"}
     artefact = tuned(tmp_path / "out", **given)
@@ -239,8 +248,8 @@ def test_the_bytes_do_not_depend_on_the_process(
     for number in ("1", "2"):
         code = (
             "from tilth.tune.sft import SFT\n"
-            f"SFT(model={str(models['llama'])!r}, data={sums!r}, max_steps=1, rank=2, batch_size=4)"
-            f".to({str(tmp_path / number)!r})"
+            f"SFT(model={str(models['llama'])!r}, data={sums!r}, max_steps=1, batch_size=4,"
+            f" adapter='lora:rank=2').to({str(tmp_path / number)!r})"
         )
         environment = {**os.environ, "PYTHONHASHSEED": number}
         subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -1,4 +1,4 @@
-"""``tilth select length --data pool.jsonl --count 500 --out chosen``: a command per method.
+"""``tilth select length --pool pool.jsonl --count 500 --out chosen``: a command per method.
 
 The options are a method's settings: name, type, default and help come from its own fields, so that
 a new method has its command line without a line here. Only the method that is asked for is
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
@@ -182,7 +183,9 @@ def _type_name(info: FieldInfo) -> str:
     names = []
     for kind in _types(info.annotation):
         origin = get_origin(kind)
-        if origin is Literal:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names.append("KIND:NAME=VALUE,...")
+        elif origin is Literal:
             names += [str(choice) for choice in get_args(kind)]
         elif origin is dict or kind is dict:
             names.append("NAME=VALUE,...")
@@ -199,6 +202,8 @@ def _value(info: FieldInfo, text: str | bool, flag: str) -> Any:
     choices = [choice for k in kinds if get_origin(k) is Literal for choice in get_args(k)]
     if isinstance(text, bool) or text in choices or str in kinds:
         return text
+    if text[:1] != "{" and any(isinstance(k, type) and issubclass(k, BaseModel) for k in kinds):
+        return text  # the short form, which the settings themselves read
     origins = {get_origin(kind) or kind for kind in kinds}
     if text[:1] not in "[{":
         if dict in origins:

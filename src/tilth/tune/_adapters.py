@@ -1,4 +1,4 @@
-"""Putting a LoRA adapter on a model, and saving what was tuned as a plain folder."""
+"""Putting an adapter on a model, and saving what was tuned as a plain folder."""
 
 from __future__ import annotations
 
@@ -9,64 +9,64 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as library
 
 from tilth.errors import RecipeError
 from tilth.models.chat import chat_format
+from tilth.tune.adapters import DoRA, LoRA, Member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["save_plain", "with_lora", "without_cache"]
+__all__ = ["adapt", "save_plain", "without_cache"]
 
 
-def with_lora(
-    model: PreTrainedModel,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    targets: str | list[str],
-    base_name: str,
-) -> PeftModel:
-    """`model` with a new adapter: its update starts at zero, its weights from torch's generator.
+def adapt(model: PreTrainedModel, adapter: Member, *, seed: int, base_name: str) -> PeftModel:
+    """`model` with a new adapter, whose random weights follow from `seed` alone.
 
     Args:
-        model: The base; its own weights are frozen.
-        rank: Rank of the two matrices.
-        alpha: The update is scaled by ``alpha / rank``.
-        dropout: Dropout on the adapter's input.
-        targets: Module names, or ``all-linear``.
+        model: The base; its own weights are frozen and stay as they are.
+        adapter: Any member but ``full``.
+        seed: Seed of the adapter's weights; torch's global generator is set to it and goes on from
+            there with dropout.
         base_name: What the adapter's file says its base is.
 
     Raises:
-        RecipeError: No module has such a name.
+        RecipeError: The adapter cannot be put on this model.
     """
-    kinds = {type(module) for module in model.modules()}
+    torch.manual_seed(seed)
     try:
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,  # type: ignore[arg-type]
-            lora_dropout=dropout,
-            target_modules=targets,
-            fan_in_fan_out=Conv1D in kinds,  # GPT-2 keeps its weights transposed
-            task_type="CAUSAL_LM",
-        )
         with warnings.catch_warnings():  # of peft's use of a name that transformers renamed
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
-            adapted = get_peft_model(model, config)
+            adapted = get_peft_model(model, _peft_config(model, adapter))
     except ValueError as error:
         linear = {n.rpartition(".")[2] for n, m in model.named_modules() if _is_linear(m)}
         raise RecipeError(
-            f"LoRA cannot be put on {targets!r}: {str(error).splitlines()[0]}",
-            where="targets",
+            f"{adapter} cannot be put on this model: {str(error).splitlines()[0]}",
+            where="adapter.targets",
             fix=f"use all-linear, or some of {', '.join(sorted(linear))}",
         ) from error
     adapted.peft_config["default"].base_model_name_or_path = base_name
     return adapted
+
+
+def _peft_config(model: PreTrainedModel, adapter: Member) -> PeftConfig:
+    """The settings in the words of peft."""
+    assert isinstance(adapter, LoRA | DoRA)
+    kinds = {type(module) for module in model.modules()}
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.targets,
+        use_dora=isinstance(adapter, DoRA),
+        fan_in_fan_out=Conv1D in kinds,  # GPT-2 keeps its weights transposed
+        modules_to_save=adapter.modules_to_save or None,
+        task_type="CAUSAL_LM",
+    )
 
 
 def _is_linear(module: torch.nn.Module) -> bool:

@@ -27,7 +27,7 @@ from tilth.method import Outcome, Work
 from tilth.models.chat import encode_chat
 from tilth.models.load import base_name, load, pick_device
 from tilth.models.reference import Reference, digest, resolve
-from tilth.tune._adapters import save_plain, with_lora, without_cache
+from tilth.tune._adapters import adapt, save_plain, without_cache
 from tilth.tune._batches import Collator, Order
 from tilth.tune._card import Card
 from tilth.tune._checkpoint import Checkpoints
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 _OURS = {
     "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "lr_scheduler_type", "warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm",
-    "num_train_epochs", "max_steps", "logging_steps", "save_steps", "save_strategy", "bf16", "fp16",
-    "seed", "data_seed", "train_sampling_strategy", "label_smoothing_factor", "eval_strategy",
+    "lr_scheduler_type", "warmup_steps", "warmup_ratio", "num_train_epochs",
+    "max_steps", "logging_steps", "save_steps", "save_strategy", "bf16", "fp16", "seed",
+    "data_seed", "train_sampling_strategy", "label_smoothing_factor", "eval_strategy",
 }  # fmt: skip
 """Arguments that follow from the settings, or that our loss and batches do not read."""
 
@@ -211,19 +211,16 @@ def _trainable(
 ) -> PreTrainedModel | PeftModel:
     """The model with what is to be trained: its own weights, or a new adapter."""
     settings, reference = setup.settings, setup.reference
-    if settings.adapter == "none":
+    if settings.adapter.kind == "full":
         return model
     if setup.precision == "bf16" and device.type != "cpu":
         # Frozen weights need no float32 copy where memory is dear. On a processor they keep it:
         # activations between layers then stay in float32, as in full tuning under autocast.
         nn.Module.to(model, torch.bfloat16)
-    torch.manual_seed(setup.seeds["weights"])
-    return with_lora(
+    return adapt(
         model,
-        rank=settings.rank,
-        alpha=settings.alpha,
-        dropout=settings.dropout,
-        targets=settings.targets,
+        settings.adapter,
+        seed=setup.seeds["weights"],
         base_name=reference.base if reference.adapters else base_name(reference),
     )
 
@@ -270,7 +267,7 @@ def _arguments(
     steps = settings.max_steps
     if steps is None:
         steps = settings.epochs * -(-len(order) // settings.gradient_accumulation)
-    rate = settings.learning_rate or (2e-4 if settings.adapter == "lora" else 2e-5)
+    rate = settings.learning_rate or settings.adapter.learning_rate
     ours = {
         "output_dir": str(folder),
         "per_device_train_batch_size": settings.batch_size,
@@ -278,8 +275,6 @@ def _arguments(
         "learning_rate": rate,
         "lr_scheduler_type": settings.schedule,
         "warmup_steps": round(settings.warmup_ratio * steps),
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.max_grad_norm,
         "max_steps": steps,
         "logging_steps": settings.log_every or min(10, max(1, steps // 50)),
         "save_strategy": "steps",

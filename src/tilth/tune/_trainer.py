@@ -187,7 +187,7 @@ class Engine(Trainer):
                 f"training diverged at step {step} with learning rate {lr:.3g}: "
                 f"loss {loss_text}, gradient norm {float(norm):.4g}",
                 where=f"step {step} of {self.state.max_steps}",
-                fix="lower learning_rate, lengthen the warm-up or lower max_grad_norm",
+                fix="lower learning_rate, lengthen the warm-up or lower trainer.max_grad_norm",
             )
         return norm
 

@@ -1,4 +1,4 @@
-"""Supervised tuning on conversations: the whole model, or a LoRA adapter."""
+"""Supervised tuning on conversations: the whole model, or any adapter."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from tilth.method import DataRef, Kind, Method, ModelRef, Outcome, Work
+from tilth.tune.adapters import Adapter, LoRA
 
 __all__ = ["SFT"]
 
 
 class SFT(Method):
-    """Tunes a model on the assistant turns of conversations, fully or with LoRA.
+    """Tunes a model on the assistant turns of conversations, fully or with any adapter.
 
     Only tokens of assistant turns, with the mark that ends each, are targets. The loss of an
     optimiser step is
@@ -35,11 +36,10 @@ class SFT(Method):
     Where the base carries an adapter already, that one is merged first; as no PEFT file can name
     such a base, the result is then saved merged, as a whole model.
 
-    Papers and sources of the defaults: LoRA (Hu et al. 2021, arXiv:2106.09685); all linear layers
-    as targets and learning rate 2e-4 with LoRA (Dettmers et al. 2023, QLoRA, arXiv:2305.14314,
-    section 4 and table 9); 2 epochs, linear schedule, 3 % warm-up, no weight decay, 2,048 tokens
-    and learning rate 2e-5 in full tuning (Wang et al. 2023, Tulu, arXiv:2306.04751, appendix D);
-    rank 16, alpha 32, batches of 16 and clipping at 1 are our choice.
+    Sources of the defaults: those of each adapter, its learning rate among them, are in
+    :mod:`tilth.tune.adapters`; 2 epochs, linear schedule, 3 % warm-up and 2,048 tokens (Wang et al.
+    2023, Tulu, arXiv:2306.04751, appendix D); batches of 16 are our choice. Weight decay (none) and
+    clipping (at 1) are those of transformers, and are set in ``trainer``.
 
     Example:
         >>> from tilth.tune.sft import SFT                                  # doctest: +SKIP
@@ -54,20 +54,14 @@ class SFT(Method):
         "data": "{rows}",
         "max_steps": 4,
         "batch_size": 4,
-        "rank": 4,
+        "adapter": {"rank": 4},
         "save_every": 2,
     }
 
     model: ModelRef = Field(description="the model to tune")
     data: DataRef = Field(description="conversations to tune on")
-    adapter: Literal["lora", "none"] = Field(
-        "lora", description="train a LoRA adapter, or all weights"
-    )
-    rank: int = Field(16, ge=1, description="rank of the LoRA matrices")
-    alpha: float = Field(32, gt=0, description="LoRA scale: the update is multiplied by alpha/rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
-    targets: str | list[str] = Field(
-        "all-linear", description="modules that get an adapter: names, or all-linear"
+    adapter: Adapter = Field(
+        LoRA(), description="what is trained: full, lora, ..., or with settings, lora:rank=32"
     )
     epochs: int = Field(2, ge=1, description="passes over the data")
     max_steps: int | None = Field(
@@ -76,14 +70,12 @@ class SFT(Method):
     batch_size: int = Field(16, ge=1, description="rows of a batch; packed rows count as one")
     gradient_accumulation: int = Field(1, ge=1, description="batches of an optimiser step")
     learning_rate: float | None = Field(
-        None, gt=0, description="highest learning rate; 2e-4 with LoRA and 2e-5 without by default"
+        None, gt=0, description="highest learning rate; by default that of the adapter"
     )
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
         "linear", description="how the learning rate falls after the warm-up"
     )
     warmup_ratio: float = Field(0.03, ge=0, le=1, description="share of the steps that warm up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    max_grad_norm: float = Field(1.0, ge=0, description="clip gradients at this norm; 0: do not")
     max_length: int = Field(
         2048, ge=2, description="longest row in tokens; the model's context where that is shorter"
     )
@@ -106,12 +98,12 @@ class SFT(Method):
     )
     trainer: dict[str, Any] = Field(
         default_factory=dict,
-        description="further transformers.TrainingArguments, e.g. report_to, optim",
+        description="further transformers.TrainingArguments, e.g. weight_decay, optim",
     )
 
     def estimate(self) -> dict[str, float]:
-        """Tokens from the size of the data, FLOPs as 6 (LoRA: 4) per weight and token."""
-        from tilth.tune._estimate import parameters_of, rows_and_tokens
+        """Tokens from the size of the data, FLOPs as 6 (adapters: 4) per weight and token."""
+        from tilth.models.sizes import parameters_of, rows_and_tokens
 
         rows, tokens = rows_and_tokens(self.data)
         if rows == 0:
@@ -120,7 +112,7 @@ class SFT(Method):
             trained = tokens * self.epochs
         else:
             trained = tokens / rows * self.max_steps * self.batch_size * self.gradient_accumulation
-        per_weight = 4 if self.adapter == "lora" else 6
+        per_weight = 6 if self.adapter.kind == "full" else 4
         return {
             "tokens_trained": float(round(trained)),
             "flops": per_weight * parameters_of(self.model) * trained,
