@@ -9,14 +9,18 @@ blocks, threads, shards, or the type that they are stored in.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from tilth.errors import DataError
+from tilth.select._best import UNIT, Best, best_rows
+from tilth.select._similarity import Similarity
+from tilth.select._vectors import Vectors, exact_dots
 
 __all__ = ["Pulls", "TargetedOrder", "global_top", "mean_max", "round_robin"]
 
@@ -54,9 +58,16 @@ class TargetedOrder:
         queries: float [Q, d], unit rows.
         pool: float [N, d], unit rows; an array or a memory map, or a sequence of such, whose rows
             are counted through.
-        tasks: A label per query; ``None``: under round-robin every query takes its own turns.
+        tasks: A label per query; ``None``: every query is a task of its own.
         rule: See :func:`round_robin`, :func:`global_top`, :func:`mean_max`.
         allowed: int [M], the rows that may be chosen; ``None``: all.
+        depth: How many rows per query or task are looked up at first; ``None``: twice what each
+            gives if no two want the same row. No value changes the order.
+        block_rows: Rows scored at once; ``None``: by their size. No value changes the order.
+
+    Raises:
+        DataError: There are no queries or no rows, their dimensions differ, a query is zero or
+            holds NaN or infinity, or `tasks` does not label every query.
 
     Example:
         >>> order = TargetedOrder(np.eye(2), np.eye(2)[[0, 1, 0]])
@@ -72,39 +83,58 @@ class TargetedOrder:
         tasks: Sequence[str] | None = None,
         rule: Rule = "round_robin",
         allowed: np.ndarray | None = None,
+        depth: int | None = None,
+        block_rows: int | None = None,
     ) -> None:
-        if len(queries) == 0:
-            raise DataError("there are no queries", where="queries", fix="give at least one")
-        arrays = [pool] if isinstance(pool, np.ndarray) else list(pool)
-        rows = np.concatenate([np.asarray(array, np.float64) for array in arrays])
-        self._allowed = np.arange(len(rows)) if allowed is None else np.asarray(allowed)
-        wanted = np.asarray(queries, np.float64)
-        scores = np.stack([np.sum(query * rows[self._allowed], axis=1) for query in wanted])
-        labels = list(range(len(wanted))) if tasks is None else list(tasks)
-        if rule == "global_top":
-            labels = [0] * len(wanted)
-        names = list(dict.fromkeys(labels))
-        groups = [np.array([q for q, label in enumerate(labels) if label == t]) for t in names]
-        best = np.stack([group[scores[group].argmax(0)] for group in groups])
-        merged = np.take_along_axis(scores, best, 0)
-        if rule == "mean_max":
-            merged, best = merged.mean(0, keepdims=True), scores.argmax(0)[None]
-        ranked = np.argsort(-merged, axis=1, kind="stable")
-        _, firsts = np.unique(ranked.T.ravel(), return_index=True)
-        turn = np.sort(firsts)
-        group, rank = turn % len(merged), turn // len(merged)
-        row = ranked[group, rank]
-        self._pulls = Pulls(self._allowed[row], best[group, row], rank + 1, merged[group, row])
+        self._pool = Vectors(pool, "pool")
+        self._allowed = None if allowed is None else np.unique(allowed)
+        self._block_rows = block_rows
+        total = len(self._pool) if self._allowed is None else len(self._allowed)
+        self._begin(queries, tasks, rule, total, self._pool.dimensions, depth)
+
+    def _begin(
+        self,
+        queries: np.ndarray,
+        tasks: Sequence[str] | None,
+        rule: Rule,
+        total: int,
+        dimensions: int,
+        depth: int | None,
+    ) -> None:
+        self._similarity = _similarity(Vectors(queries, "queries"), tasks, rule, dimensions)
+        self._total = total
+        self._start = depth
+        self._depth = 0
+        self._pulls = Pulls(*np.zeros((3, 0), np.int64), np.zeros(0))
 
     def first(self, count: int) -> Pulls:
         """The first `count` rows of the order, all where there are fewer.
 
         Raises:
-            DataError: `count` is below 1.
+            DataError: `count` is below 1, or a row of the pool is zero or holds NaN or infinity.
         """
         if count < 1:
             raise DataError(f"count is {count}", where="count", fix="ask for at least one row")
+        count = min(count, self._total)
+        depth = self._start or max(64, 2 * math.ceil(count / self._similarity.groups))
+        while len(self._pulls) < count:
+            # One list of `count` rows holds as many different ones: none needs to be longer.
+            self._depth = min(max(depth, 4 * self._depth), count)
+            best = self._best(self._depth)
+            if best.stretched and not len(self._pulls):
+                _warn_of_lengths(best.stretched, "pool")
+            self._pulls = _turns(best)
         return self._pulls[:count]
+
+    def _best(self, depth: int) -> Best:
+        """The best `depth` rows of every list."""
+        return best_rows(
+            self._similarity,
+            self._pool,
+            depth,
+            allowed=self._allowed,
+            block_rows=self._block_rows,
+        )
 
 
 def round_robin(
@@ -149,3 +179,49 @@ def _first(order: TargetedOrder, count: int) -> np.ndarray:
     if len(rows) < count:
         warnings.warn(f"{count} rows were asked for, the pool has {len(rows)}", stacklevel=3)
     return rows
+
+
+def _turns(best: Best) -> Pulls:
+    """Reads the lists rank by rank; of a row that occurs again, that turn is spent."""
+    _, firsts = np.unique(best.rows.T, return_index=True)
+    rank, group = np.divmod(np.sort(firsts), len(best.rows))
+    at = group, rank
+    return Pulls(best.rows[at], best.queries[at], rank + 1, best.scores[at])
+
+
+def _similarity(
+    queries: Vectors, tasks: Sequence[str] | None, rule: Rule, dimensions: int
+) -> Similarity:
+    """The scores that a rule goes by, from checked queries."""
+    if queries.dimensions != dimensions:
+        raise DataError(
+            f"queries have {queries.dimensions} dimensions, the rows of the pool {dimensions}",
+            where="queries",
+            fix="embed both with the same model",
+        )
+    if tasks is not None and len(tasks) != len(queries):
+        raise DataError(
+            f"{len(tasks)} tasks for {len(queries)} queries",
+            where="tasks",
+            fix="give one task label per query",
+        )
+    rows = np.arange(len(queries))
+    values = queries.take(rows)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = exact_dots(values, values)
+    bad = ~((squares > 1e-30) & (squares < 1e30))
+    if bad.any():
+        queries.refuse(rows[bad])
+    stretched = int((np.abs(np.sqrt(squares) - 1) > UNIT).sum())
+    if stretched:
+        _warn_of_lengths(stretched, "queries")
+    each: Sequence[Hashable] = range(len(queries)) if tasks is None else tasks
+    labels = [None] * len(queries) if rule == "global_top" else each
+    return Similarity(queries, labels, mean=rule == "mean_max")
+
+
+def _warn_of_lengths(count: int, what: str) -> None:
+    warnings.warn(
+        f"{count} rows of {what} are not of unit length: scores are dot products, not cosines",
+        stacklevel=4,
+    )
