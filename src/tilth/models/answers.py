@@ -12,13 +12,16 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tilth.errors import EngineError
-from tilth.models.engine import Completion, Sampling, Score
+from tilth.models.engine import Completion, NextTokens, Sampling, Score
 
 __all__ = ["AnswerCache"]
+
+Answer = Completion | Score | NextTokens
 
 
 class AnswerCache:
@@ -37,7 +40,7 @@ class AnswerCache:
     def __init__(self, path: Path | str | None, model: str) -> None:
         self._model = model
         self._file: int | None = None
-        self._known: dict[str, Completion | Score] = {}
+        self._known: dict[str, Answer] = {}
         if path is None:
             return
         path = Path(path)
@@ -57,9 +60,7 @@ class AnswerCache:
         for line in content.splitlines():
             try:
                 row = json.loads(line)
-                answer = row["answer"]
-                kind = Score if "logprob" in answer else Completion
-                self._known[row["key"]] = kind(**answer)
+                self._known[row["key"]] = _answer(row["answer"])
             except (ValueError, KeyError, TypeError):
                 continue  # torn by a kill: the answer is simply asked for again
         if content and not content.endswith(b"\n"):
@@ -85,17 +86,26 @@ class AnswerCache:
         """The answer of that key, or None."""
         return self._known.get(key)
 
-    def put(self, key: str, answer: Completion | Score) -> None:
+    def put(self, key: str, answer: Answer) -> None:
         """Keeps an answer; one that failed is not kept.
 
         Raises:
             EngineError: The disk is full.
         """
-        if self._file is None or (isinstance(answer, Completion) and answer.finish == "error"):
+        self.put_all([(key, answer)])
+
+    def put_all(self, answers: Iterable[tuple[str, Answer]]) -> None:
+        """Keeps several answers in one write, so that a kill keeps all of them or none."""
+        if self._file is None:
             return
-        self._known[key] = answer
-        row = {"key": key, "answer": dataclasses.asdict(answer)}
-        self._write(json.dumps(row).encode() + b"\n")
+        lines = b""
+        for key, answer in answers:
+            if isinstance(answer, Completion) and answer.finish == "error":
+                continue
+            self._known[key] = answer
+            row = {"key": key, "answer": dataclasses.asdict(answer)}
+            lines += json.dumps(row).encode() + b"\n"
+        self._write(lines)
 
     def _write(self, line: bytes) -> None:
         if self._file is None:
@@ -111,3 +121,9 @@ class AnswerCache:
         if getattr(self, "_file", None) is not None:
             os.close(self._file)  # type: ignore[arg-type]
             self._file = None
+
+
+def _answer(fields: dict[str, Any]) -> Answer:
+    if "logprobs" in fields:
+        return NextTokens(tuple(fields["logprobs"]))
+    return Score(**fields) if "logprob" in fields else Completion(**fields)

@@ -23,6 +23,7 @@ from tilth.data.example import Message
 from tilth.errors import EngineError
 from tilth.models.answers import AnswerCache
 from tilth.models.calls import Caller, RowFailed
+from tilth.models.digits import EndpointNext
 from tilth.models.engine import Ability, Completion, Sampling, Score, require
 from tilth.models.progress import row_bar
 from tilth.models.reference import Reference, digest, resolve
@@ -37,7 +38,7 @@ _T = TypeVar("_T")
 _EMBEDDED_AT_ONCE = 64
 
 
-class EndpointEngine:
+class EndpointEngine(EndpointNext):
     """An :class:`~tilth.models.engine.Engine` over HTTP.
 
     Args:

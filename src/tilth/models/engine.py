@@ -23,7 +23,7 @@ from tilth.errors import EngineError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Ability", "Completion", "Engine", "Sampling", "Score", "require"]
+__all__ = ["Ability", "Completion", "Engine", "NextTokens", "Sampling", "Score", "require"]
 
 Ability = Literal["chat", "complete", "score", "score_chat", "embed"]
 
@@ -99,6 +99,18 @@ class Score:
     def mean(self) -> float:
         """Log-probability per token; 0 for an empty text."""
         return self.logprob / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """How probable some next tokens are.
+
+    Attributes:
+        logprobs: Natural-log probability per option, in the order of the options; None where it is
+            not known.
+    """
+
+    logprobs: tuple[float | None, ...]
 
 
 class Engine(Protocol):

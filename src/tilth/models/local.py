@@ -20,6 +20,7 @@ from tilth.data.example import Message
 from tilth.errors import DataError, EngineError
 from tilth.models.answers import AnswerCache
 from tilth.models.chat import chat_format
+from tilth.models.digits import LocalNext
 from tilth.models.engine import Ability, Completion, Sampling, Score
 from tilth.models.generation import (
     Forward,
@@ -47,7 +48,7 @@ _ONE_THREAD = 8_000_000  # parameters up to which more threads cost more than th
 _LOGITS_AT_ONCE = 2**26  # floats: 256 MiB of logits per scoring batch
 
 
-class LocalEngine:
+class LocalEngine(LocalNext):
     """An :class:`~tilth.models.engine.Engine` on a loaded model.
 
     Args:
