@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from tilth.artefacts import Artefact, Manifest
 from tilth.errors import ModelError, RecipeError, TilthError, nearest
 from tilth.method import Input, Method, replaced
+from tilth.models.composed import located
 from tilth.models.reference import resolve
 from tilth.recipe import Recipe, Step, leaves, problems_of, references, substitute
 from tilth.registry import load
@@ -127,8 +128,12 @@ def _paths(recipe: Recipe, method: type[Method], settings: dict[str, Any]) -> di
 
 def _model_path(recipe: Recipe, ref: str) -> str:
     """A model reference whose local folders are absolute paths."""
-    parts = (str(path) if (path := recipe.path(p)).exists() else p for p in ref.split("+"))
-    return "+".join(parts)
+    try:
+        return located(
+            ref, lambda name: str(path) if (path := recipe.path(name)).exists() else name
+        )
+    except ModelError:  # malformed: whoever resolves it says so, with the line of the recipe
+        return ref
 
 
 def _problems(one: Ready, index: int, ready: Mapping[str, Ready]) -> list[RecipeError]:

