@@ -44,23 +44,28 @@ from tilth.seeds import derive
 __all__ = ["SHARES", "TASKS", "lesson", "turn"]
 
 SHARES: dict[str, float] = {
-    "write": 0.20,
-    "answer": 0.34,
-    "explain": 0.03,
+    "write": 0.22,
+    "answer": 0.40,
+    "explain": 0.04,
     "harder": 0.05,
     "repair": 0.03,
-    "describe": 0.03,
-    "rubric": 0.01,
-    "rate_task": 0.03,
-    "rate_reply": 0.07,
-    "improve": 0.03,
-    "rank_tasks": 0.03,
-    "rank_replies": 0.03,
-    "invert": 0.03,
-    "read": 0.07,
-    "ask": 0.02,
+    "describe": 0.04,
+    "rubric": 0.02,
+    "rate_task": 0.04,
+    "rate_reply": 0.05,
+    "improve": 0.0,
+    "rank_tasks": 0.0,
+    "rank_replies": 0.0,
+    "invert": 0.04,
+    "read": 0.04,
+    "ask": 0.03,
 }
-"""Share of each task among the lessons (our choice: writing and answering carry the main job)."""
+"""Share of each task among the lessons (our choice: writing and answering carry the main job).
+
+The shipped teacher was not taught the tasks of share 0. Tried with 3 % each of 48,000 lessons it
+improved 60 % of poor replies, but rated things side by side at chance (rank correlation .07 for
+tasks, .00 for replies) and wrote worse tasks; who needs them tunes a judge on these lessons alone.
+"""
 
 TASKS: dict[str, str] = {
     "write": "Write a new task like these:\n{examples}",

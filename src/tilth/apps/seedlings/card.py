@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,14 +38,11 @@ FORMS: dict[str, dict[str, Any]] = {
 _EXACT = {
     "describe": "names use and skills as the almanac does",
     "rubric": "names what a good answer shows",
-    "improve": "turns a poor reply into the full right one",
     "read": "finds the answer to a question in a page",
 }
 _RATED = {
     "rate_task": "rank correlation of its rating with the level of a task",
     "rate_reply": "rank correlation of its rating with the quality of a reply",
-    "rank_tasks": "the same for tasks rated side by side",
-    "rank_replies": "the same for replies rated side by side",
 }
 
 _TOLD = {
@@ -140,16 +136,15 @@ def measure_teaching(folder: Path, count: int = 200) -> dict[str, float]:
     scores: dict[str, float] = {}
     for task in (*_EXACT, *_RATED):
         lessons = [lesson(n, task, split="tuning") for n in range(count)]
-        said = model.chat([[row.messages[0]] for row in lessons], Sampling(96))
+        said = model.chat([[row.messages[0]] for row in lessons], Sampling(64))
         texts = [completion.text.strip() for completion in said]
         if task in _EXACT:
             hits = [normal(t) == normal(row.answer) for t, row in zip(texts, lessons, strict=True)]
             scores[task] = sum(hits) / count
         else:
-            truth = [_ratings(row.answer) for row in lessons]
-            given = [_ratings(t, len(true)) for t, true in zip(texts, truth, strict=True)]
-            both = [[r for part in ratings for r in part] for ratings in (given, truth)]
-            scores[task] = float(spearmanr(*both).statistic)
+            given = [int(t) if t in tuple("123456") else 0 for t in texts]
+            truth = [int(row.answer) for row in lessons]
+            scores[task] = float(spearmanr(given, truth).statistic)
     shown = [
         [
             SKILLS["word_problems"].item(3 * n + k, level=1 + k, split="tuning").prompt
@@ -164,12 +159,6 @@ def measure_teaching(folder: Path, count: int = 200) -> dict[str, float]:
     written = model.chat(asked, sampling, seeds=range(count))
     scores["write"] = sum(solve(c.text) is not None for c in written) / count
     return scores
-
-
-def _ratings(text: str, count: int = 0) -> list[int]:
-    """The scores of a rating reply, one digit or numbered lines; 0s where it is out of form."""
-    found = [int(score) for score in re.findall(r"(?:^|Score: )([1-6])$", text, re.MULTILINE)]
-    return found if not count or len(found) == count else [0] * count
 
 
 def write_card(name: str, folder: Path) -> Path:

@@ -27,8 +27,8 @@ __all__ = ["LESSONS", "NAMES", "TEACHER", "train_seedlings"]
 
 NAMES = ("small", "large", "teacher")
 
-LESSONS = 48_000
-"""Lessons of the teacher (our choice: about four million tokens)."""
+LESSONS = 36_000
+"""Lessons of the teacher (our choice: about two million tokens)."""
 
 TEACHER: dict[str, Any] = {
     "adapter": "full",
@@ -36,7 +36,7 @@ TEACHER: dict[str, Any] = {
     "schedule": "linear",
     "epochs": 1,
     "batch_size": 32,
-    "max_length": 512,
+    "max_length": 384,
     "threads": 2,
 }
 """Settings of the teacher's tuning (our choice)."""
