@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -18,7 +19,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
+from tilth._disk import whole_file
+from tilth.artefacts import Artefact, digest_of
 from tilth.cli import _console as console
+from tilth.errors import ArtefactError
 from tilth.marked_yaml import parse_value
 from tilth.method import Input, Method
 from tilth.registry import VERBS, methods
@@ -27,6 +31,10 @@ from tilth.validate import build
 
 __all__ = ["commands"]
 
+_OUT = {
+    False: "The folder to write; it becomes an artefact.",
+    True: "The folder to write; it becomes an artefact. NAME.jsonl: also its rows as that file.",
+}
 _SAMPLE = {"rows": "pool.jsonl", "model": "seedling:small", "scores": "scores"}
 
 
@@ -88,7 +96,7 @@ def _command(method: type[Method]) -> Callable[..., None]:
     """The function behind a method's command, with the signature that typer reads."""
 
     def command(**given: Any) -> None:
-        folder, seed = given.pop("out"), given.pop("seed")
+        out, seed = given.pop("out"), given.pop("seed")
         plan = SeedPlan(root=seed)
         if method.judges:
             testing = parse_value(f"[{given.pop('test_seeds')}]", "--test-seeds")
@@ -99,20 +107,18 @@ def _command(method: type[Method]) -> Callable[..., None]:
             if text is not None
         }
         made = build(method, settings, f"tilth {method.verb} {method.name}")
+        folder, file = _places(method, out)
+        if estimate := console.amounts(made.estimate()):
+            console.out().print(f"estimated cost: {escape(estimate)}", style="dim")
         with console.resumable():
             artefact = made.to(folder, plan=plan, say=console.say)
-        manifest = artefact.manifest
-        how = "found finished" if artefact.cached else "made"
-        console.out().print(f"[green]✓[/] {how}: {escape(str(folder))}")
-        if manifest.funnel:
-            steps = " → ".join(f"{stage} {rows:,}" for stage, rows in manifest.funnel)
-            console.out().print(f"  rows    {escape(steps)}")
-        console.out().print(f"  metrics {escape(console.one_line(manifest.metrics, 20))}")
-        console.out().print(f"  cost    {escape(console.amounts(manifest.cost))}")
+        if file is not None:
+            _copy_rows(artefact, file)
+        _tell(artefact, file)
 
     options = [_option(name, info) for name, info in method.model_fields.items()]
     own = [
-        _parameter("out", Path, "The folder to write; it becomes an artefact.", metavar="FOLDER"),
+        _parameter("out", Path, _OUT[method.kind == "rows"], metavar="FOLDER"),
         _parameter("seed", int, "The root seed.", default=0),
     ]
     if method.judges:
@@ -122,6 +128,63 @@ def _command(method: type[Method]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def _places(method: type[Method], out: Path) -> tuple[Path, Path | None]:
+    """The artefact's folder, and the file for its rows where `out` names one.
+
+    ``chosen.jsonl`` stands for the folder ``chosen`` and the file ``chosen.jsonl`` beside it.
+
+    Raises:
+        ArtefactError: The file is there already and no artefact of ours beside it.
+    """
+    if out.suffix != ".jsonl" or method.kind != "rows":
+        return out, None
+    folder = out.with_suffix("")
+    if out.exists() and not (folder / "manifest.json").is_file():
+        raise ArtefactError(
+            "this file already holds something else",
+            where=str(out),
+            fix="choose another name, or move it away",
+        )
+    return folder, out
+
+
+def _copy_rows(artefact: Artefact, file: Path) -> None:
+    """Writes the artefact's rows to `file`, unless they stand there already.
+
+    Raises:
+        ArtefactError: The file holds other rows.
+    """
+    rows = artefact.path("rows.jsonl")
+    if not file.exists():
+        with whole_file(file) as copy, rows.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+    elif digest_of(file) != digest_of(rows):
+        raise ArtefactError(
+            f"this file holds other rows than those of {artefact.folder}",
+            where=str(file),
+            fix="choose another name, or move it away",
+        )
+
+
+def _tell(artefact: Artefact, file: Path | None) -> None:
+    """What was made, from what, at what cost; of a selection also the page that tells why."""
+    manifest, out = artefact.manifest, console.out()
+    how = "found finished" if artefact.cached else "made"
+    out.print(f"[green]✓[/] {how}: {escape(str(artefact.folder))}")
+    if manifest.funnel:
+        steps = " → ".join(f"{stage} {rows:,}" for stage, rows in manifest.funnel)
+        out.print(f"  rows    {escape(steps)}")
+    out.print(f"  metrics {escape(console.one_line(manifest.metrics, 20))}")
+    out.print(f"  cost    {escape(console.amounts(manifest.cost))}")
+    if file is not None:
+        out.print(f"  rows in {escape(str(file))}")
+    if "summary.json" in manifest.files and manifest.method.startswith("select."):
+        from tilth.report.selection import write
+
+        page = write(artefact.folder, artefact.folder.with_name(f"{artefact.folder.name}.html"))
+        out.print(f"report: {escape(str(page))}", style="bold")
 
 
 def _parameter(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilth.artefacts import write_atomically
 from tilth.report import numbers
@@ -17,7 +17,10 @@ from tilth.report.samples import before_after, rejections, samples_of
 from tilth.report.scores import comparison_of
 from tilth.report.verdict import Verdict, relation, verdict_of
 
-__all__ = ["write"]
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["environment", "printable", "write"]
 
 
 def write(run_folder: str | Path) -> Path:
@@ -35,26 +38,49 @@ def write(run_folder: str | Path) -> Path:
         >>> write("runs/quickstart")                                    # doctest: +SKIP
         PosixPath('runs/quickstart/report.html')
     """
+    run = read_run(run_folder)
+    here = files("tilth.report")
+    template = environment(run.folder).from_string(
+        here.joinpath("page.html").read_text(encoding="utf-8")
+    )
+    page = template.render(
+        css=here.joinpath("style.css").read_text(encoding="utf-8"),
+        pages=_selections(run),
+        **_view(run),
+    )
+    path = run.folder / "report.html"
+    write_atomically(path, printable(page))
+    return path
+
+
+def environment(folder: Path) -> jinja2.Environment:
+    """The template environment of all pages; paths below `folder` are shown without it."""
     import jinja2
 
-    run = read_run(run_folder)
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
+    made.filters.update(
         amount=numbers.amount,
         score=numbers.score,
         interval=numbers.interval,
         duration=numbers.duration,
         value=numbers.value_text,
-        setting=lambda value: _local(numbers.setting(value), run.folder),
+        setting=lambda value: _local(numbers.setting(value), folder),
     )
-    here = files("tilth.report")
-    template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
-    page = template.render(css=here.joinpath("style.css").read_text(encoding="utf-8"), **_view(run))
-    path = run.folder / "report.html"
-    write_atomically(path, _printable(page))
-    return path
+    return made
+
+
+def _selections(run: RunView) -> dict[str, str]:
+    """Writes the page of every selection beside the report; its file name by step."""
+    from tilth.report import selection
+
+    pages = {}
+    for step in run.of_kind("rows"):
+        if step.do.startswith("select.") and step.folder and step.file("summary.json"):
+            page = run.folder / f"selection-{step.id}.html"
+            pages[step.id] = selection.write(step.folder, page).name
+    return pages
 
 
 def _view(run: RunView) -> dict[str, Any]:
@@ -219,7 +245,7 @@ def _local(text: str, folder: Path) -> str:
     return re.sub(r"(?<![\w.:/~-])/(?:[^\s,/]+/)+", "…/", text)
 
 
-def _printable(page: str) -> str:
+def printable(page: str) -> str:
     """Control characters and lone surrogates from data are shown as such, not passed on."""
     page = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\N{REPLACEMENT CHARACTER}", page)
     return page.encode("utf-8", "replace").decode("utf-8")
