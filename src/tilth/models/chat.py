@@ -110,6 +110,11 @@ def chat_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
 class ChatFormat:
     """How one tokenizer writes conversations.
 
+    Args:
+        tokenizer: Any fast tokenizer.
+        template: A template to use in the place of the tokenizer's own. It begins with the
+            beginning-of-text token where the tokenizer puts one before plain text.
+
     Attributes:
         template: The Jinja template in use.
         is_default: Whether it is :data:`DEFAULT_TEMPLATE`.
@@ -119,12 +124,13 @@ class ChatFormat:
             space that the tokenizer puts before a first word. It is no part of the answer.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
         # A weak reference: the cache of formats must not keep the tokenizer alive.
         self._tokenizer = weakref.proxy(tokenizer)
         self.own_template = tokenizer.chat_template
-        self.is_default = not tokenizer.chat_template
-        self.template = self._default() if self.is_default else tokenizer.get_chat_template()
+        self.is_default = template is None and not tokenizer.chat_template
+        given = DEFAULT_TEMPLATE if self.is_default else template
+        self.template = self._begun(given) if given else tokenizer.get_chat_template()
         added = tokenizer.added_tokens_decoder
         self._special = {t.content: (i, t.lstrip, t.rstrip) for i, t in added.items()}
         longest_first = sorted(self._special, key=len, reverse=True)
@@ -133,7 +139,7 @@ class ChatFormat:
         self._ids = TextIds(tokenizer)
         self.stop_ids, self.stop_texts, self.opening = self._how_it_ends()
 
-    def _default(self) -> str:
+    def _begun(self, template: str) -> str:
         if not self._tokenizer.eos_token:
             raise ModelError(
                 "the tokenizer has neither a chat template nor an end token",
@@ -142,7 +148,7 @@ class ChatFormat:
             )
         first = self._tokenizer("a").input_ids[:1]
         bos = first == [self._tokenizer.bos_token_id] and first[0] is not None
-        return "{{ bos_token }}" * bos + DEFAULT_TEMPLATE
+        return "{{ bos_token }}" * bos + template
 
     # What the template writes
 

@@ -87,12 +87,9 @@ class Forward:
             cache: The past.
             more: Passed on.
         """
-        arguments: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT, **more}
+        arguments: dict[str, Any] = {**self._read(ids_BT, mask_BT), **more}
         if cache is not None:
             arguments["past_key_values"] = cache
-        if self._positions:
-            positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
-            arguments["position_ids"] = positions_BT[:, -ids_BT.shape[1] :]
         if self._keep:
             arguments["logits_to_keep"] = keep
         output = self.model(**arguments, return_dict=True)
@@ -101,8 +98,17 @@ class Forward:
 
     def hidden(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
         """The last hidden states ``[B, T, d]``, after the model's final norm."""
-        output = self(ids_BT, mask_BT, keep=1, use_cache=False, output_hidden_states=True)
-        return output.hidden_states[-1]
+        body = self.model.base_model  # without the head, and without every layer's states
+        arguments = self._read(ids_BT, mask_BT)
+        return body(**arguments, use_cache=False, return_dict=True).last_hidden_state
+
+    def _read(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> dict[str, Any]:
+        """The input, with every row counting its own positions."""
+        arguments: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT}
+        if self._positions:
+            positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
+            arguments["position_ids"] = positions_BT[:, -ids_BT.shape[1] :]
+        return arguments
 
     def alone(self, ids: list[int]) -> torch.Tensor:
         """Logits ``[1, V]`` after `ids`, from one pass without padding, cache or company."""

@@ -21,6 +21,7 @@ from tilth.errors import DataError, EngineError
 from tilth.models.answers import AnswerCache
 from tilth.models.chat import chat_format
 from tilth.models.digits import LocalNext
+from tilth.models.embedding import pooled
 from tilth.models.engine import Ability, Completion, Sampling, Score
 from tilth.models.generation import (
     Forward,
@@ -317,8 +318,6 @@ class LocalEngine(LocalNext):
         Raises:
             EngineError: A text does not fit the context window.
         """
-        import torch
-
         rows = [
             self._fitted(self._prompt_ids(t) or self._start(), 0, 0, f"row {i}")
             for i, t in enumerate(texts)
@@ -328,11 +327,8 @@ class LocalEngine(LocalNext):
         with self._working(f"embed {self.reference}", len(rows)) as advance:
             for batch in _chunks(order, self.batch_size):
                 ids_BT, mask_BT = left_padded([rows[i] for i in batch], 0, self._forward.device)
-                states_BTD = self._forward.hidden(ids_BT, mask_BT).double()
-                weights_BT1 = mask_BT[:, :, None].to(states_BTD.dtype)
-                mean_BD = (states_BTD * weights_BT1).sum(1) / weights_BT1.sum(1)
-                unit_BD = torch.nn.functional.normalize(mean_BD, dim=1)
-                means_ND[batch] = unit_BD.cpu().numpy()
+                states_BTD = self._forward.hidden(ids_BT, mask_BT)
+                means_ND[batch] = pooled(states_BTD, mask_BT, "mean").cpu().numpy()
                 for i in batch:
                     self._book(len(rows[i]), len(rows[i]) / 2)
                 advance(len(batch))
