@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tilth.select._similarity import Similarity
-from tilth.select._vectors import Vectors
+from tilth.select._vectors import Vectors, nonzero
 
 __all__ = ["UNIT", "Best", "best_rows", "merged"]
 
@@ -81,15 +81,14 @@ def best_rows(
 
 def merged(parts: list[Best], depth: int) -> Best:
     """The best rows of all shards from the best rows of each, shards in any order."""
-    rows, scores, queries = (
-        np.concatenate([getattr(part, name) for part in parts], axis=1)
-        for name in ("rows", "scores", "queries")
-    )
-    by_row = np.argsort(rows, axis=1, kind="stable")
-    by_score = np.argsort(-np.take_along_axis(scores, by_row, 1), axis=1, kind="stable")
-    order = np.take_along_axis(by_row, by_score, 1)[:, :depth]
+    rows = np.concatenate([part.rows for part in parts], axis=1)
+    scores = np.concatenate([part.scores for part in parts], axis=1)
+    queries = np.concatenate([part.queries for part in parts], axis=1)
+    order = np.lexsort((rows, -scores), axis=1)[:, :depth]
     return Best(
-        *(np.take_along_axis(part, order, 1) for part in (rows, scores, queries)),
+        np.take_along_axis(rows, order, 1),
+        np.take_along_axis(scores, order, 1),
+        np.take_along_axis(queries, order, 1),
         stretched=sum(part.stretched for part in parts),
     )
 
@@ -105,14 +104,17 @@ class _Lists:
         self._count = np.zeros(groups, np.int64)
         self._rows = np.zeros((groups, 0), np.int64)
         self._fast = np.zeros((groups, 0), np.float32)
-        self._edge = np.full(groups, -np.inf)  # fast score of the last row at the latest cut
+        self._edge = np.full(groups, -np.inf)  # a fast score that `depth` rows reach
         self._errors = np.zeros(groups)
 
     def add(self, rows: np.ndarray, fast: np.ndarray, errors: np.ndarray) -> None:
         """Takes in a block: rows [B], fast scores [G, B] and their errors [G]."""
         self._errors = errors
+        last = len(rows) - self._depth
+        if last > 0 and not self._count.any():
+            self._edge = np.partition(fast, last, axis=1)[:, last].astype(np.float64)
         floor = np.nextafter((self._edge - 2 * errors).astype(np.float32), np.float32(-np.inf))
-        group, column = np.nonzero(fast >= floor[:, None])
+        group, column = nonzero(fast >= floor[:, None])
         place, count = _places(group, self._count)
         self._widen(int(count.max()))
         self._rows[group, place] = rows[column]
@@ -147,13 +149,13 @@ class _Lists:
         margin = (2 * self._errors).astype(np.float32)[:, None]
         keep = distance > margin
         room = self._depth - keep.sum(axis=1)
-        group, place = np.nonzero(np.abs(distance) <= margin)
+        group, place = nonzero(np.abs(distance) <= margin)
         scores, _ = self._similarity.exact(self._pool, group, self._rows[group, place])
         best_first = np.lexsort((place, -scores, group))
         group, place = group[best_first], place[best_first]
         rank, _ = _places(group, np.zeros_like(self._count))
         keep[group, place] = rank < room[group]
-        group, place = np.nonzero(keep)
+        group, place = nonzero(keep)
         target, self._count = _places(group, np.zeros_like(self._count))
         rows, fast = self._rows[group, place], self._fast[group, place]
         self._fast = np.full((len(keep), int(self._count.max())), -np.inf, np.float32)

@@ -1,6 +1,6 @@
 """Scores of pool rows for queries or tasks: fast with a known error, and exact where asked.
 
-Axes: Q queries, G groups (queries, tasks, or the one group of all), B rows of a block, d dimensions.
+Axes: Q queries, G groups (queries, tasks, or the one group of all), B rows, d dimensions.
 """
 
 from __future__ import annotations

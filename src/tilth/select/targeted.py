@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,9 +21,17 @@ import numpy as np
 from tilth.errors import DataError
 from tilth.select._best import UNIT, Best, best_rows
 from tilth.select._similarity import Similarity
-from tilth.select._vectors import Vectors, exact_dots
+from tilth.select._vectors import Arrays, Vectors, exact_dots
 
-__all__ = ["Pulls", "TargetedOrder", "global_top", "mean_max", "round_robin"]
+__all__ = [
+    "Order",
+    "Pulls",
+    "TargetedOrder",
+    "global_top",
+    "mean_max",
+    "round_robin",
+    "similarity_for",
+]
 
 Rule = Literal["round_robin", "global_top", "mean_max"]
 
@@ -51,61 +60,27 @@ class Pulls:
         return Pulls(self.rows[part], self.queries[part], self.rounds[part], self.scores[part])
 
 
-class TargetedOrder:
-    """The order in which a rule takes rows of a pool, computed as deep as somebody asks.
+class Order(ABC):
+    """The order in which a rule takes rows, computed as deep as somebody asks.
 
     Args:
-        queries: float [Q, d], unit rows.
-        pool: float [N, d], unit rows; an array or a memory map, or a sequence of such, whose rows
-            are counted through.
-        tasks: A label per query; ``None``: every query is a task of its own.
-        rule: See :func:`round_robin`, :func:`global_top`, :func:`mean_max`.
-        allowed: int [M], the rows that may be chosen; ``None``: all.
-        depth: How many rows per query or task are looked up at first; ``None``: twice what each
-            gives if no two want the same row. No value changes the order.
-        block_rows: Rows scored at once; ``None``: by their size. No value changes the order.
-
-    Raises:
-        DataError: There are no queries or no rows, their dimensions differ, a query is zero or
-            holds NaN or infinity, or `tasks` does not label every query.
-
-    Example:
-        >>> order = TargetedOrder(np.eye(2), np.eye(2)[[0, 1, 0]])
-        >>> order.first(2).rows.tolist(), order.first(3).rows.tolist()
-        ([0, 1], [0, 1, 2])
+        similarity: Scores for the queries or tasks that take turns.
+        total: How many rows there are to choose from.
+        depth: Length of the lists at first; ``None``: twice what each gives if no two lists hold
+            the same row, at least 64. No value changes the order.
     """
 
-    def __init__(
-        self,
-        queries: np.ndarray,
-        pool: np.ndarray | Sequence[np.ndarray],
-        *,
-        tasks: Sequence[str] | None = None,
-        rule: Rule = "round_robin",
-        allowed: np.ndarray | None = None,
-        depth: int | None = None,
-        block_rows: int | None = None,
-    ) -> None:
-        self._pool = Vectors(pool, "pool")
-        self._allowed = None if allowed is None else np.unique(allowed)
-        self._block_rows = block_rows
-        total = len(self._pool) if self._allowed is None else len(self._allowed)
-        self._begin(queries, tasks, rule, total, self._pool.dimensions, depth)
-
-    def _begin(
-        self,
-        queries: np.ndarray,
-        tasks: Sequence[str] | None,
-        rule: Rule,
-        total: int,
-        dimensions: int,
-        depth: int | None,
-    ) -> None:
-        self._similarity = _similarity(Vectors(queries, "queries"), tasks, rule, dimensions)
+    def __init__(self, similarity: Similarity, total: int, depth: int | None) -> None:
+        nothing = np.zeros(0, np.int64)
+        self._similarity = similarity
         self._total = total
         self._start = depth
         self._depth = 0
-        self._pulls = Pulls(*np.zeros((3, 0), np.int64), np.zeros(0))
+        self._pulls = Pulls(nothing, nothing, nothing, np.zeros(0))
+
+    @abstractmethod
+    def _best(self, depth: int) -> Best:
+        """The best `depth` rows of every list."""
 
     def first(self, count: int) -> Pulls:
         """The first `count` rows of the order, all where there are fewer.
@@ -126,8 +101,49 @@ class TargetedOrder:
             self._pulls = _turns(best)
         return self._pulls[:count]
 
+
+class TargetedOrder(Order):
+    """The order of a pool that this machine can read.
+
+    Args:
+        queries: float [Q, d], unit rows.
+        pool: float [N, d], unit rows; an array or a memory map, or a sequence of such, whose rows
+            are counted through.
+        tasks: A label per query; ``None``: every query is a task of its own.
+        rule: See :func:`round_robin`, :func:`global_top`, :func:`mean_max`.
+        allowed: int [M], the rows that may be chosen; ``None``: all.
+        depth: See :class:`Order`.
+        block_rows: Rows scored at once; ``None``: by their size. No value changes the order.
+
+    Raises:
+        DataError: There are no queries or no rows, their dimensions differ, a query is zero or
+            holds NaN or infinity, or `tasks` does not label every query.
+
+    Example:
+        >>> order = TargetedOrder(np.eye(2), np.eye(2)[[0, 1, 0]])
+        >>> order.first(2).rows.tolist(), order.first(3).rows.tolist()
+        ([0, 1], [0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        queries: np.ndarray,
+        pool: Arrays,
+        *,
+        tasks: Sequence[str] | None = None,
+        rule: Rule = "round_robin",
+        allowed: np.ndarray | None = None,
+        depth: int | None = None,
+        block_rows: int | None = None,
+    ) -> None:
+        self._pool = Vectors(pool, "pool")
+        self._allowed = None if allowed is None else np.unique(allowed)
+        self._block_rows = block_rows
+        similarity = similarity_for(queries, tasks, rule, self._pool.dimensions)
+        total = len(self._pool) if self._allowed is None else len(self._allowed)
+        super().__init__(similarity, total, depth)
+
     def _best(self, depth: int) -> Best:
-        """The best `depth` rows of every list."""
         return best_rows(
             self._similarity,
             self._pool,
@@ -139,38 +155,64 @@ class TargetedOrder:
 
 def round_robin(
     queries: np.ndarray,
-    pool: np.ndarray | Sequence[np.ndarray],
+    pool: Arrays,
     count: int,
     *,
     tasks: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """The first `count` rows when queries take turns, each its next best row (arXiv 2503.01807).
+    """The first `count` rows when queries take turns (RDS+, Ivison et al. 2025, arXiv 2503.01807).
 
-    A row that is taken already is dropped, but **the turn is spent**. With `tasks` the tasks take
-    turns in the order of first appearance, and a row's score for a task is its highest for one of
-    the task's queries.
+    In the order of the queries, each takes the next best row of its own ranking. A row that is
+    taken already is dropped, but **the turn is spent**. With `tasks` the tasks take turns, in the
+    order of first appearance, and a row's score for a task is its highest for a query of the task.
+
+    Memory: a list of at least 64 rows per query or task, twice as long as its share of `count`,
+    longer where many want the same rows; and blocks of some 50 MB.
+
+    Args:
+        queries: float [Q, d], unit rows.
+        pool: float [N, d], unit rows; an array or a memory map, or a sequence of such, whose rows
+            are counted through. Rows that are not of unit length are ranked by the dot product,
+            with a warning.
+        count: Rows to choose; more than there are is a warning, and gives all.
+        tasks: A label per query.
 
     Returns:
         int64 [count], pool indices in the order of selection.
+
+    Raises:
+        DataError: There are no queries or no rows, their dimensions differ, `count` is below 1, or
+            a row is zero or holds NaN or infinity; names the rows.
+
+    Example:
+        >>> pool = np.array([[0.8, 0.6], [0.6, 0.8], [0.96, 0.28]])
+        >>> round_robin(np.eye(2), pool, 2).tolist()
+        [2, 1]
     """
     return _first(TargetedOrder(queries, pool, tasks=tasks), count)
 
 
-def global_top(
-    queries: np.ndarray, pool: np.ndarray | Sequence[np.ndarray], count: int
-) -> np.ndarray:
-    """The `count` rows with the highest score for any query."""
+def global_top(queries: np.ndarray, pool: Arrays, count: int) -> np.ndarray:
+    """The `count` rows with the highest score for any query.
+
+    Another rule than :func:`round_robin`, though published code offers it as a faster version of
+    that: a query whose scores are low gets nothing. Arguments and errors as there.
+    """
     return _first(TargetedOrder(queries, pool, rule="global_top"), count)
 
 
 def mean_max(
     queries: np.ndarray,
-    pool: np.ndarray | Sequence[np.ndarray],
+    pool: Arrays,
     count: int,
     *,
     tasks: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """The `count` rows with the highest mean over tasks of the highest score within a task."""
+    """The `count` rows with the highest mean, over tasks, of the highest score within the task.
+
+    The alternative to taking turns in arXiv 2503.01807, table 7; tasks whose scores spread more
+    weigh more. Arguments and errors as in :func:`round_robin`.
+    """
     return _first(TargetedOrder(queries, pool, tasks=tasks, rule="mean_max"), count)
 
 
@@ -189,10 +231,15 @@ def _turns(best: Best) -> Pulls:
     return Pulls(best.rows[at], best.queries[at], rank + 1, best.scores[at])
 
 
-def _similarity(
-    queries: Vectors, tasks: Sequence[str] | None, rule: Rule, dimensions: int
+def similarity_for(
+    given: np.ndarray, tasks: Sequence[str] | None, rule: Rule, dimensions: int
 ) -> Similarity:
-    """The scores that a rule goes by, from checked queries."""
+    """The scores that a rule goes by.
+
+    Raises:
+        DataError: As in :class:`TargetedOrder`.
+    """
+    queries = Vectors(given, "queries")
     if queries.dimensions != dimensions:
         raise DataError(
             f"queries have {queries.dimensions} dimensions, the rows of the pool {dimensions}",
