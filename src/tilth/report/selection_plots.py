@@ -39,7 +39,7 @@ def histogram(
         parts_drawn = [_grid(frame)]
         for number, values in enumerate(shares.values()):
             outline = _steps(values, frame)
-            look = 'fill="var(--line)" stroke="none"'
+            look = 'fill="var(--soft)" fill-opacity=".38" stroke="none"'
             if number:
                 look = 'fill="none" stroke="var(--accent)" stroke-width="2"'
             parts_drawn.append(f'<path d="{outline}" {look}/>')
