@@ -1,4 +1,4 @@
-"""The texts of refusal-aware tuning: what stands behind each question, and which of it is learnt."""
+"""The texts of refusal-aware tuning: what stands behind each question, and what is learnt."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from tilth.data.example import Example
+from tilth.data.example import Example, Message
 from tilth.data.questions import Question
 from tilth.data.refusals import REFUSALS
 from tilth.errors import DataError
 from tilth.models.probe import ProbeRow
-from tilth.models.wording import Renderer
+from tilth.models.wording import Renderer, Wording
 from tilth.tune._corpus import Encoded
 
 __all__ = ["Loss", "Text", "Texts", "Unsure", "encoded", "texts_of"]
@@ -37,15 +37,17 @@ class Text:
     answer: str
     certainty: Literal["sure", "unsure", ""]
 
-    def example(self) -> Example:
-        """The text as a row to look at, the certainty in a field of its own."""
-        return Example(
-            [
-                {"role": "user", "content": self.question.text},
-                {"role": "assistant", "content": self.answer},
-            ],
-            {"method": "tune.refusal", "question": self.question.id, "certainty": self.certainty},
-        )
+    def example(self, wording: Wording) -> Example:
+        """The text as a row to look at; answer and certainty are in fields of their own too."""
+        said = self.answer
+        if self.certainty:
+            said = f"{said}{wording.end}{wording.sure} {self.certainty}{wording.close}"
+        turns: list[Message] = [
+            {"role": "user", "content": self.question.text},
+            {"role": "assistant", "content": said},
+        ]
+        told = {"question": self.question.id, "answer": self.answer, "certainty": self.certainty}
+        return Example(turns, {"method": "tune.refusal", **told})
 
 
 def texts_of(
@@ -72,7 +74,7 @@ def texts_of(
         DataError: A right answer that the text needs is missing; the question is named.
     """
     return [
-        _text(q, row, bool(known), texts, unsure, rng)
+        _text(q, row, bool(known), texts=texts, unsure=unsure, rng=rng)
         for q, row, known in zip(questions, rows, sure, strict=True)
     ]
 
@@ -81,6 +83,7 @@ def _text(
     question: Question,
     row: ProbeRow,
     sure: bool,
+    *,
     texts: Texts,
     unsure: Unsure,
     rng: np.random.Generator,

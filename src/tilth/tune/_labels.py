@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,9 +59,18 @@ class Labels:
 
 
 def joined(
-    questions: Sequence[Question], tables: Sequence[Sequence[ProbeRow]], model: str, where: str
+    questions: Sequence[Question],
+    tables: Sequence[Sequence[ProbeRow]],
+    models: Collection[str],
+    where: str,
 ) -> list[ProbeRow | None]:
     """The probe row of every question from the tables of all shards; None where there is none.
+
+    Args:
+        questions: The questions, in order.
+        tables: The rows of each table.
+        models: Fingerprints that fit.
+        where: The tables, for errors.
 
     Raises:
         DataError: A table was made with another model or asked in another way, or two tables hold
@@ -70,10 +79,10 @@ def joined(
     by_id: dict[str, ProbeRow] = {}
     for table in tables:
         for row in table:
-            if row.model != model:
+            if row.model not in models:
                 raise DataError(
                     "this probe table was made with another model, or asked in another way",
-                    where=f"{where}: row {row.id} has {row.model}, expected {model}",
+                    where=f"{where}: row {row.id} has {row.model}",
                     fix="probe the model that is tuned, with the same wording, form and samples",
                 )
             if row.id in by_id:
@@ -134,9 +143,7 @@ def labels_of(
     return Labels(sure, tied, float(entropies[kept].max()) if kept else None)
 
 
-def _validated(
-    rows: Sequence[ProbeRow], entropies: np.ndarray, rng: np.random.Generator
-) -> float:
+def _validated(rows: Sequence[ProbeRow], entropies: np.ndarray, rng: np.random.Generator) -> float:
     """The entropy at or below which answers are right, by balanced accuracy."""
     known = np.array([i for i, row in enumerate(rows) if row.correct is not None], dtype=int)
     part = rng.permutation(known)[: max(2, int(len(known) * _VALIDATED))]
