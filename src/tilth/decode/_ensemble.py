@@ -72,6 +72,18 @@ class Ensemble:
         """Every voice's ids of a plain text."""
         return {v: speaker.text(text) for v, speaker in self.speakers.items()}
 
+    def seen_in_chat(self, messages: Sequence[Message]) -> list[int]:
+        """What rules count as seen before the answer to a conversation."""
+        if self.rules is None or self.rules.rules.scope == "response":
+            return []
+        return self.lead.turn(messages, self.lead.chat(messages))
+
+    def seen_in_text(self, text: str) -> list[int]:
+        """What rules count as seen in a plain text, which has no turns."""
+        if self.rules is None or self.rules.rules.scope == "response":
+            return []
+        return self.lead.text(text)
+
     def ending(self, *, chat: bool) -> Plan:
         """The plan with the tokens that end an answer in chat, or in plain text."""
         ends = self.chat_ends if chat else self.text_ends

@@ -18,7 +18,7 @@ import torch
 from tilth.models.engine import Sampling
 
 if TYPE_CHECKING:
-    from tilth.decode._rounds import Job
+    from tilth.decode._rows import Job
 
 __all__ = ["judge", "warped"]
 

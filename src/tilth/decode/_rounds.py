@@ -30,6 +30,7 @@ import torch
 from tilth.decode._combine import Plan, combine, log_probabilities
 from tilth.decode._pace import Pace
 from tilth.decode._rejection import judge
+from tilth.decode._rows import Job, Said, draws_ahead, draws_of
 from tilth.decode._rule_scores import RuleScores
 from tilth.decode._tracks import Track, Voice
 from tilth.decode.composition import Acceptance
@@ -38,45 +39,11 @@ from tilth.models.choice import choose
 from tilth.models.engine import Sampling
 from tilth.models.generation import Row
 
-__all__ = ["Decoding", "Job", "Said"]
+__all__ = ["Decoding"]
 
 _ROUNDING = 5e-5
 """Margins up to this, times the weights' sum, are decided on the row alone: at least ten times the
 float32 rounding of logits up to about 20 (our choice, as for single models)."""
-
-
-@dataclass
-class Job(Row):
-    """A row of a composed model.
-
-    Attributes:
-        prompts: Voice to prompt; `prompt` is that of the lead.
-        seen: Tokens that rules count as seen before the answer.
-        accepts: Uniform draws of the ``rejection`` rule.
-    """
-
-    prompts: dict[int, list[int]] = field(default_factory=dict)
-    seen: list[int] = field(default_factory=list)
-    accepts: np.ndarray = field(default_factory=lambda: np.empty(0))
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a row has just written.
-
-    Attributes:
-        row: The row; its `finish` is set with its last tokens.
-        tokens: The new tokens.
-        logprobs: Their log-probabilities under the composed distribution, where asked for.
-        parts: The same under each voice's own distribution, by the role's name.
-        top: Per token the likeliest alternatives with their log-probabilities.
-    """
-
-    row: Job
-    tokens: list[int]
-    logprobs: list[float] = field(default_factory=list)
-    parts: dict[str, list[float]] = field(default_factory=dict)
-    top: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
 @dataclass
@@ -187,7 +154,7 @@ class Decoding:
         now = {v: x[:, -1] for v, x in logits.items()}
         rules_BV = self._scores.scores() if self._scores else None
         total_BV = combine(now, self.plan, rules_BV)
-        draws_B = _draws(self._jobs, 0)
+        draws_B = draws_of(self._jobs, 0)
         chosen_B = self._chosen(total_BV, draws_B, self._jobs)
         if self._can_draft and self.pace.fixed is None:
             self.pace.judged((self._guess(now[self.plan.lead], draws_B) == chosen_B).tolist())
@@ -291,7 +258,7 @@ class Decoding:
     def _draft(self, logits_BV: torch.Tensor, step: int) -> np.ndarray:
         name = self.plan.names[self.plan.lead]
         alone_BV = log_probabilities(logits_BV, self.plan, name)
-        return choose(alone_BV, self.sampling, _draws(self._jobs, step))[0]
+        return choose(alone_BV, self.sampling, draws_of(self._jobs, step))[0]
 
     def _judged(
         self, drafts_BT: np.ndarray, total_BTV: torch.Tensor, logits: dict[int, torch.Tensor]
@@ -301,7 +268,7 @@ class Decoding:
         said, kept = [], []
         if self.acceptance == "coupled":
             flat_NV = total_BTV.flatten(0, 1)
-            draws_N = np.concatenate([_ahead(job, length + 1) for job in self._jobs])
+            draws_N = np.concatenate([draws_ahead(job, length + 1) for job in self._jobs])
             chosen_N, margins_N = choose(flat_NV, self.sampling, draws_N)
             chosen_BT = chosen_N.reshape(-1, length + 1)
             unsafe_BT = (margins_N < self._rounding).reshape(-1, length + 1) & self._exact
@@ -331,7 +298,7 @@ class Decoding:
         for step in range(len(draft_T) + 1):
             token = int(chosen_T[step])
             if unsafe_T[step]:
-                draw = _draws([job], 0)
+                draw = draws_of([job], 0)
                 token = self._alone(job, job.new, draw)
             self._push(job, token)
             tokens.append(token)
@@ -393,16 +360,3 @@ class Decoding:
             pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             top = [list(zip(ids, values, strict=True)) for ids, values in pairs]
         return Said(job, tokens, logprobs, parts, top)
-
-
-def _draws(jobs: Sequence[Job], ahead: int) -> np.ndarray:
-    """Every row's uniform draw for the token `ahead` of the next."""
-    return np.concatenate([_ahead(job, ahead + 1)[-1:] for job in jobs])
-
-
-def _ahead(job: Job, count: int) -> np.ndarray:
-    """A row's uniform draws for the next `count` tokens; 0 beyond its limit or if it is greedy."""
-    found = np.zeros(count)
-    own = job.draws[len(job.new) : len(job.new) + count]
-    found[: len(own)] = own
-    return found
