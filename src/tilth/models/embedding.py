@@ -52,8 +52,8 @@ Template = Literal["tulu", "own"]
 
 TULU_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}"
-    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{{ '\n' }}{% endif %}"
 )
 """Wang et al. 2023, arXiv:2306.04751, figure 1; the end token follows every answer. Where the
 tokenizer has a mark such as ``<|user|>`` as a special token, it is that token."""

@@ -24,9 +24,9 @@ def parameters_of(ref: str) -> int:
         reference = resolve(ref)
     except TilthError:  # an earlier step has yet to make it
         return 0
-    if reference.kind != "folder":
+    if reference.kind not in ("folder", "encoder"):
         return 0
-    return sum(_weights(path) for path in sorted(reference.folder.glob("*.safetensors")))
+    return sum(_weights(path) for path in sorted(Path(reference.base).glob("*.safetensors")))
 
 
 def _weights(path: Path) -> int:

@@ -32,7 +32,7 @@ from tilth.data.example import Example
 from tilth.errors import ArtefactError, DataError
 from tilth.models.embedding import Embedder, Prepared
 
-__all__ = ["Filled", "Index"]
+__all__ = ["Filled", "Index", "Store", "rows_in"]
 
 SCHEMA = 1
 MANIFEST = "index.json"
@@ -51,6 +51,7 @@ class Filled:
     Attributes:
         places: int64 [N], per row of the pool its place in the index; rows that say the same share
             a place.
+        different: Rows that say something different.
         new: Different rows that this call embedded, or found nothing to embed in.
         reused: Different rows that were there.
         tokens: Tokens of all rows of the pool in the index, whenever they were read.
@@ -58,6 +59,7 @@ class Filled:
     """
 
     places: np.ndarray
+    different: int
     new: int
     reused: int
     tokens: int
@@ -153,9 +155,9 @@ class Index:
         why = self._why()
         refused = {int(i): why[int(places[i])] for i in np.flatnonzero(tokens == REFUSED)}
         total = int(tokens[np.unique(places, return_index=True)[1]].clip(min=0).sum())
-        reused = len(np.unique(places)) - new
+        reused = len(known) - new
         say(f"index: {new:,} rows embedded now, {reused:,} were there, {total:,} tokens")
-        return Filled(places, new, reused, total, refused)
+        return Filled(places, len(known), new, reused, total, refused)
 
     def rows(self, places: np.ndarray, scratch: Path) -> np.ndarray:
         """The unit rows at `places` as ``[N, D]``, a memory map; zero where a row was refused.
@@ -349,6 +351,12 @@ class Index:
                     say(f"{self.folder}: waiting for another process that is filling this index")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def rows_in(folder: str | Path) -> int:
+    """Rows of an index, from the sizes of its files; 0 where there is none."""
+    sizes = [path.stat().st_size - 128 for path in Path(folder).glob("*.ids.npy")]
+    return sum(sizes) // 8
 
 
 def _batches(prepared: Mapping[int, Prepared], size: int) -> Iterator[list[int]]:
