@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tilth.errors import ModelError
 from tilth.models.reference import Reference, resolve
+from tilth.models.weights import no_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -42,12 +43,6 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
-_CONVERT = (
-    "convert it once where you trust it: AutoModelForCausalLM.from_pretrained(FOLDER)"
-    ".save_pretrained(FOLDER, safe_serialization=True)"
-)
-
 
 def load(
     ref: str | Reference,
@@ -63,8 +58,8 @@ def load(
         device: ``auto`` is the first accelerator, else the processor; or a torch device string.
         dtype: ``auto`` is float32 on a processor (its results do not depend on the batch) and the
             model's own type on an accelerator.
-        merge: Add the weights of adapters to the model's, which then is a plain transformers model.
-            False keeps the last adapter apart as a ``PeftModel``.
+        merge: Give a plain transformers model, with adapters added to its weights where these can
+            express them. False keeps the last adapter apart as a ``PeftModel``.
 
     Raises:
         ModelError: A file is missing, damaged, a pickle, or does not fit; it is named.
@@ -90,10 +85,8 @@ def load(
     tokenizer = load_tokenizer(reference)
     wanted = dtype if dtype != "auto" else ("float32" if place.type == "cpu" else "auto")
     model = _base(reference, wanted)
-    for i, adapter in enumerate(reference.adapters):
-        with_adapter = _with_adapter(model, adapter)
-        last = i == len(reference.adapters) - 1
-        model = with_adapter if last and not merge else with_adapter.merge_and_unload()
+    if reference.adapters:
+        model = _with_adapters(model, reference, merge)
     rows = next(model.get_input_embeddings().parameters()).shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
@@ -253,50 +246,30 @@ def _check_weights(folder: Path) -> None:
         if gone:
             raise ModelError(f"{len(gone)} weight files are missing", where=str(folder / gone[0]))
     elif not (folder / "model.safetensors").is_file():
-        raise _no_safetensors(folder, "model.safetensors")
-
-
-def _no_safetensors(folder: Path, name: str) -> ModelError:
-    pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
-    if pickles:
-        return ModelError(
-            f"{pickles[0]} is not safetensors, and loading a pickle can run any code",
-            where=str(folder),
-            fix=_CONVERT,
-        )
-    return ModelError(f"the weights are missing: no {name}", where=str(folder))
+        raise no_safetensors(folder, "model.safetensors")
 
 
 def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
-def _with_adapter(model: PreTrainedModel, folder: Path) -> Any:
-    """`model` with the PEFT adapter in `folder`, every tensor of it proven to be in use."""
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
+def _with_adapters(model: PreTrainedModel, reference: Reference, merge: bool) -> Any:
+    """`model` with the adapters of `reference`; `merge` as in :func:`load`."""
+    from tilth.models.adapters.attach import attach, in_place, merges
 
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        raise _no_safetensors(folder, path.name)
-    other = ModelError(
-        "this adapter was made for another base model",
-        where=str(folder),
-        fix="name its own base: BASE+ADAPTER",
-    )
+    *earlier, last = reference.adapters
+    for adapter in earlier:
+        if not merges(adapter):
+            raise ModelError(
+                "this adapter cannot be added to the weights, so that another can stand on it",
+                where=str(adapter),
+                fix="name it last",
+            )
+        with _quiet():
+            model = in_place(attach(model, adapter))
     with _quiet():
-        try:
-            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-        except SafetensorError as error:
-            raise ModelError(f"the adapter is damaged: {error}", where=str(path)) from error
-        except (RuntimeError, ValueError) as error:  # a shape, or a module that is not there
-            other.problem += f" ({str(error).splitlines()[-1].strip()[:200]})"
-            raise other from error
-    with safe_open(path, "pt") as file:
-        stored = set(file.keys())
-    if stored != set(get_peft_model_state_dict(adapted)):
-        raise other
-    return adapted
+        adapted = attach(model, last)
+    return in_place(adapted) if merge else adapted
 
 
 def _only_embeds(reference: Reference) -> ModelError:

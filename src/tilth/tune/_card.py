@@ -20,6 +20,10 @@ _HONEST = (
 )
 
 
+_NEEDS_TILTH = ("bitfit", "adaptformer", "qlora")
+"""Adapters that plain peft does not know, or would put on a base that was not rounded."""
+
+
 @dataclass(frozen=True)
 class Card:
     """What the card states.
@@ -27,7 +31,7 @@ class Card:
     Attributes:
         method: Full name of the method, e.g. ``tune.sft``.
         base: Name of the base model: its reference, hub id, or the name of its folder.
-        is_adapter: Whether the folder holds a PEFT adapter.
+        adapter: The kind of adapter that the folder holds; empty for a whole model.
         data: Name of the data and the digest of its content.
         rows: Rows read, trained on and rejected.
         settings: All settings of the method.
@@ -35,11 +39,12 @@ class Card:
         cost: Amounts: tokens, targets, FLOPs, steps.
         results: Measured numbers.
         versions: Versions of the libraries that matter for the numbers.
+        learnt: Which tokens were targets.
     """
 
     method: str
     base: str
-    is_adapter: bool
+    adapter: str
     data: dict[str, str]
     rows: dict[str, int]
     settings: dict[str, Any]
@@ -47,6 +52,7 @@ class Card:
     cost: dict[str, float]
     results: dict[str, Any]
     versions: dict[str, str]
+    learnt: str = "assistant turns only"
 
     def write(self, folder: Path) -> None:
         """Writes ``README.md`` into the model's folder."""
@@ -54,11 +60,11 @@ class Card:
 
     def text(self) -> str:
         """The card as Markdown with the header that model hubs read."""
-        kind = "a LoRA adapter" if self.is_adapter else "a whole model"
+        kind = f"an adapter ({self.adapter})" if self.adapter else "a whole model"
         parts = [
             self._header(),
             f"# {self.base}, tuned with {self.method}",
-            f"This folder holds {kind}, tuned from `{self.base}` on assistant turns only.",
+            f"This folder holds {kind}, tuned from `{self.base}` on {self.learnt}.",
             "## Use\n\n" + self._use(),
             "## Data\n\n" + _table({**self.data, **self.rows}),
             "## Settings\n\n```json\n"
@@ -72,15 +78,20 @@ class Card:
         return "\n\n".join(parts) + "\n"
 
     def _header(self) -> str:
-        library = "peft" if self.is_adapter else "transformers"
-        tags = ["sft", "tilth", *(["lora"] if self.is_adapter else [])]
+        library = "peft" if self.adapter else "transformers"
+        tags = ["sft", "tilth", *([self.adapter] if self.adapter else [])]
         lines = [f"base_model: {json.dumps(self.base)}", f"library_name: {library}"]
         lines += ["pipeline_tag: text-generation", f"tags: {json.dumps(tags)}"]
         return "\n".join(["---", *lines, "---"])
 
     def _use(self) -> str:
-        name = "AutoPeftModelForCausalLM" if self.is_adapter else "AutoModelForCausalLM"
-        library = "peft" if self.is_adapter else "transformers"
+        if self.adapter in _NEEDS_TILTH:
+            return (
+                "```python\nfrom tilth.models import load\n\n"
+                'model, tokenizer = load("path/to/this/folder")\n```'
+            )
+        name = "AutoPeftModelForCausalLM" if self.adapter else "AutoModelForCausalLM"
+        library = "peft" if self.adapter else "transformers"
         return (
             "```python\n"
             + (f"from {library} import {name}\nfrom transformers import AutoTokenizer\n\n")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,9 @@ from tilth.artefacts import digest_of
 from tilth.cost import training_flops
 from tilth.data.read import Rows, read
 from tilth.data.write import Rejection, write_rejected
-from tilth.errors import DataError, RecipeError, TrainingError
-from tilth.method import Outcome, Work
+from tilth.errors import DataError, TrainingError
+from tilth.method import Method, Outcome, Work
+from tilth.models.adapters.attach import in_place
 from tilth.models.chat import encode_chat
 from tilth.models.load import base_name, load, pick_device
 from tilth.models.reference import Reference, digest, resolve
@@ -32,27 +32,26 @@ from tilth.tune._batches import Collator, Order
 from tilth.tune._card import Card
 from tilth.tune._checkpoint import Checkpoints
 from tilth.tune._corpus import Corpus, Encoded, Refused, gather
+from tilth.tune._fit import prompt_of, require_fit
 from tilth.tune._isolation import isolates_documents, require_isolation
 from tilth.tune._precision import Precision, resolve_precision, threads_for, with_threads
 from tilth.tune._trainer import Engine
+from tilth.tune._trainer_arguments import check_given
+from tilth.tune.adapters import QLoRA
 
 if TYPE_CHECKING:
     from tilth.tune.sft import SFT
 
-_OURS = {
-    "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "lr_scheduler_type", "warmup_steps", "warmup_ratio", "num_train_epochs",
-    "max_steps", "logging_steps", "save_steps", "save_strategy", "bf16", "fp16", "seed",
-    "data_seed", "train_sampling_strategy", "label_smoothing_factor", "eval_strategy",
-}  # fmt: skip
-"""Arguments that follow from the settings, or that our loss and batches do not read."""
+Encode = Callable[[Rows, PreTrainedTokenizerBase], Iterator[Encoded | str]]
+"""Per row its ids and targets, or why it has none."""
 
 
 @dataclass(frozen=True)
 class _Setup:
-    """What a run is made of once data and model are there."""
+    """What a run is made of once data and model are there; `teller` is who the card speaks of."""
 
     settings: SFT
+    teller: Method
     reference: Reference
     rows: Rows
     refused: list[Refused]
@@ -74,10 +73,22 @@ class _Setup:
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def tune(settings: SFT, work: Work) -> Outcome:
-    """Trains as `settings` say and fills ``work.folder``; see :class:`tilth.tune.sft.SFT`."""
-    _check_trainer(settings.trainer)
+def tune(
+    settings: SFT,
+    work: Work,
+    *,
+    encode: Encode | None = None,
+    teller: Method | None = None,
+    learnt: str = "assistant turns only",
+) -> Outcome:
+    """Trains as `settings` say and fills ``work.folder``; see :class:`tilth.tune.sft.SFT`.
+
+    A method with texts of its own passes its `encode`, itself as `teller` for the card, and
+    `learnt`, which the card says of the targets.
+    """
+    check_given(settings.trainer)
     reference = resolve(settings.model)
+    require_fit(settings, reference)
     rows = read(settings.data, max_rejected=settings.max_rejected, say=work.say)
     model, tokenizer = load(reference, "cpu", "float32")
     device = pick_device("cpu" if settings.trainer.get("use_cpu") else "auto")
@@ -85,8 +96,8 @@ def tune(settings: SFT, work: Work) -> Outcome:
     threads = threads_for(parameters, settings.threads)
     with with_threads(threads), without_cache(model):
         corpus, refused = gather(
-            _encoded(rows, tokenizer),
-            max_length=_longest(model, settings.max_length),
+            (encode or _encoded)(rows, tokenizer),
+            max_length=_longest(model, settings),
             vocabulary=_vocabulary(model),
         )
         _set_aside(rows, refused, corpus, settings.max_rejected, work)
@@ -95,16 +106,22 @@ def tune(settings: SFT, work: Work) -> Outcome:
         if settings.batching == "packed":
             require_isolation(model, _vocabulary(model))
         fold = settings.batching != "packed" and isolates_documents(model, _vocabulary(model))
-        setup = _Setup(settings, reference, rows, refused, corpus, precision, threads, fold, seeds)
+        fold = fold and not prompt_of(settings)  # each row begins with the prompt
+        teller = teller or settings
+        setup = _Setup(
+            settings, teller, reference, rows, refused, corpus, precision, threads, fold, seeds
+        )
         tuned = _trainable(model, setup, device)
         engine = _engine(tuned, tokenizer, setup, work, device)
         _train(engine, tokenizer, work)
     _book(engine, corpus, work)
     if isinstance(tuned, PeftModel) and reference.adapters:
-        tuned = tuned.merge_and_unload()
+        tuned = in_place(tuned)
     save_plain(tuned, tokenizer, work.folder / "model")
     metrics = _metrics(engine, setup)
-    _card(setup, work, isinstance(tuned, PeftModel), metrics).write(work.folder / "model")
+    kind = settings.adapter.kind if isinstance(tuned, PeftModel) else ""
+    card = _card(setup, work, kind, metrics)
+    dataclasses.replace(card, learnt=learnt).write(work.folder / "model")
     return Outcome(
         metrics=metrics,
         funnel=[
@@ -141,10 +158,11 @@ def _weight(module: nn.Module) -> torch.Tensor:
     return weight
 
 
-def _longest(model: PreTrainedModel, wanted: int) -> int:
-    """The longest row that may be kept: `wanted`, or the model's context where it is shorter."""
+def _longest(model: PreTrainedModel, settings: SFT) -> int:
+    """The longest row that may be kept: as wanted, or what the model's context has room for."""
     context = getattr(model.config, "max_position_embeddings", None)  # not every model has one
-    return min(wanted, context) if context else wanted
+    wanted = settings.max_length
+    return min(wanted, context - prompt_of(settings)) if context else wanted
 
 
 def _set_aside(
@@ -189,23 +207,6 @@ def _line(rows: Rows, index: int) -> int:
 # ---- the trainer ----
 
 
-def _check_trainer(given: dict[str, object]) -> None:
-    """Refuses trainer arguments that do not exist or that settings of ours decide."""
-    known = [f.name for f in dataclasses.fields(TrainingArguments)]
-    for name in given:
-        if name in _OURS:
-            raise RecipeError(
-                f"{name} is decided by the settings of tune.sft", where=f"trainer.{name}"
-            )
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise RecipeError(
-                f"transformers.TrainingArguments has no {name!r}",
-                where=f"trainer.{name}",
-                fix=f"did you mean {near[0]}?" if near else "see the documentation of transformers",
-            )
-
-
 def _trainable(
     model: PreTrainedModel, setup: _Setup, device: torch.device
 ) -> PreTrainedModel | PeftModel:
@@ -217,6 +218,8 @@ def _trainable(
         # Frozen weights need no float32 copy where memory is dear. On a processor they keep it:
         # activations between layers then stay in float32, as in full tuning under autocast.
         nn.Module.to(model, torch.bfloat16)
+    if isinstance(settings.adapter, QLoRA):
+        nn.Module.to(model, device)  # where the weights will be rounded
     return adapt(
         model,
         settings.adapter,
@@ -238,7 +241,7 @@ def _engine(
         setup.corpus.lengths,
         batch_size=settings.batch_size,
         batching=settings.batching,
-        capacity=_longest(_bare(model), settings.max_length),
+        capacity=_longest(_bare(model), settings),
         seed=setup.seeds["order"],
     )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -358,7 +361,7 @@ def _metrics(engine: Engine, setup: _Setup) -> dict[str, Any]:
     }
 
 
-def _card(setup: _Setup, work: Work, is_adapter: bool, metrics: dict[str, Any]) -> Card:
+def _card(setup: _Setup, work: Work, adapter: str, metrics: dict[str, Any]) -> Card:
     """The model card; sizes and versions, nothing that a clock says."""
     cost = {
         "steps": metrics["steps"],
@@ -368,12 +371,12 @@ def _card(setup: _Setup, work: Work, is_adapter: bool, metrics: dict[str, Any]) 
     }
     results = {k: metrics[k] for k in ("loss_first", "loss_last", "trainable_parameters")}
     return Card(
-        method=setup.settings.full_name(),
+        method=setup.teller.full_name(),
         base=_name(setup.reference),
-        is_adapter=is_adapter,
+        adapter=adapter,
         data={"data": Path(setup.settings.data).name, "sha256": digest_of(setup.settings.data)},
         rows={k: int(metrics[k]) for k in ("rows_in", "rows_trained", "rows_rejected")},
-        settings=setup.settings.model_dump(mode="json", exclude={"model", "data"}),
+        settings=setup.teller.model_dump(mode="json", exclude={"model", "data"}),
         seeds={name: str(seed) for name, seed in {"step": work.seed, **setup.seeds}.items()},
         cost=cost,
         results={k: v for k, v in results.items() if v is not None},

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
-from peft import PeftModel
+from peft import PeftModel, PeftType
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -90,6 +90,7 @@ class Engine(Trainer):
         self._window_loss: torch.Tensor | None = None
         self._names = {p: n for n, p in model.named_parameters() if p.requires_grad}
         bare = model.get_base_model() if isinstance(model, PeftModel) else model
+        self._prompt = _prompt_length(model)
         self._slices = "logits_to_keep" in inspect.signature(bare.forward).parameters
 
     # ---- batches and loss ----
@@ -156,12 +157,13 @@ class Engine(Trainer):
         """Cross-entropy at the target positions, the only ones whose logits are computed."""
         labels_BT = inputs["labels"]
         keep_BT = labels_BT != IGNORED
-        extra = {"logits_to_keep": keep_BT} if self._slices else {}
+        logits_at_BT = functional.pad(keep_BT, (self._prompt, 0))
+        extra = {"logits_to_keep": logits_at_BT} if self._slices else {}
         if "position_ids" in inputs:
             extra["position_ids"] = inputs["position_ids"]
         # Packed rows are only kept apart by their positions when there is no cache.
         outputs = model(input_ids=inputs["input_ids"], use_cache=False, **extra)
-        logits_NV = outputs.logits if self._slices else outputs.logits[keep_BT]
+        logits_NV = outputs.logits if self._slices else outputs.logits[logits_at_BT]
         labels_N = labels_BT[keep_BT]
         targets = len(labels_N) if num_items_in_batch is None else num_items_in_batch
         # Data parallelism averages gradients over processes; `targets` counts all of them.
@@ -307,3 +309,11 @@ class Engine(Trainer):
                 "there is no checkpoint to resume from", fix="use train_from(state)"
             )
         return self._resumed
+
+
+def _prompt_length(model: PreTrainedModel | PeftModel) -> int:
+    """Positions that the model puts before a row and answers with logits too."""
+    if not isinstance(model, PeftModel):
+        return 0
+    config = model.active_peft_config
+    return config.num_virtual_tokens if config.peft_type == PeftType.PROMPT_TUNING else 0

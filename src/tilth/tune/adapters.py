@@ -18,12 +18,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from tilth.errors import nearest
 
 __all__ = [
+    "IA3",
     "MEMBERS",
+    "AdaptFormer",
     "Adapter",
+    "BitFit",
     "DoRA",
     "Full",
+    "Head",
     "LoRA",
+    "LowRank",
     "Member",
+    "Prefix",
+    "Prompt",
+    "QLoRA",
     "adapter_settings",
 ]
 
@@ -82,15 +90,9 @@ class _Saving(Member):
     )
 
 
-class LoRA(_Saving):
-    """Low-rank updates of linear layers: ``y = W x + (alpha / rank) B A x``.
+class LowRank(_Saving):
+    """What LoRA and its kin share."""
 
-    B starts at zero. Hu et al. 2021, arXiv:2106.09685. All linear layers and learning rate 2e-4:
-    QLoRA (Dettmers et al. 2023, arXiv:2305.14314, section 4 and table 9). Rank 16 and alpha 32: the
-    released adapter files of the 13 models of arXiv:2411.02462. No dropout: our choice.
-    """
-
-    kind: Literal["lora"] = "lora"
     learning_rate: ClassVar[float] = 2e-4
     rank: int = Field(default=16, ge=1, description="rank of the two matrices")
     alpha: float = Field(
@@ -102,26 +104,139 @@ class LoRA(_Saving):
     )
 
 
-class DoRA(_Saving):
-    """LoRA on the direction of each weight column, with its length trained apart.
+class LoRA(LowRank):
+    """Low-rank updates of linear layers: ``y = W x + (alpha / rank) B A x``.
+
+    A is random and B zero (Hu et al. 2021, arXiv:2106.09685). All linear layers and learning rate
+    2e-4: QLoRA (Dettmers et al. 2023, arXiv:2305.14314, section 4 and table 9). Rank 16 and alpha
+    32: the released adapter files of the 13 models of arXiv:2411.02462, which have dropout 0.1; no
+    dropout is our choice.
+    """
+
+    kind: Literal["lora"] = "lora"
+
+
+class DoRA(LowRank):
+    """LoRA on the direction of each weight row, with its length trained apart.
 
     ``W' = m (W + (alpha / rank) B A) / ||W + (alpha / rank) B A||``, where m starts as the length
     of W (Liu et al. 2024, arXiv:2402.09353). Defaults as for LoRA.
     """
 
     kind: Literal["dora"] = "dora"
-    learning_rate: ClassVar[float] = 2e-4
-    rank: int = Field(default=16, ge=1, description="rank of the two matrices")
-    alpha: float = Field(
-        default=32, gt=0, description="scale: the update is multiplied by alpha/rank"
-    )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
-    targets: str | list[str] = Field(
-        default="all-linear", description="modules that get an adapter: names, or all-linear"
+
+
+class QLoRA(LowRank):
+    """LoRA on base weights that are rounded to four bits (NF4), which saves their memory.
+
+    Dettmers et al. 2023, arXiv:2305.14314: blocks of 64 weights, scales rounded again in blocks of
+    256. Needs bitsandbytes, which does it on processors too, slower than LoRA. The adapter belongs
+    to the rounded weights: its folder says so, and loading rounds the base first. Other defaults as
+    for LoRA.
+    """
+
+    kind: Literal["qlora"] = "qlora"
+    at_base: ClassVar[bool] = False
+    double_quantization: bool = Field(default=True, description="round the scales as well")
+
+
+class IA3(_Saving):
+    """Keys, values and the input of the feed-forward block's last layer, each times a vector.
+
+    ``k <- l_k * k``, ``v <- l_v * v``, ``h <- l_ff * h``, all vectors start at one (Liu et al.
+    2022, arXiv:2205.05638). Layers by architecture from peft; for an architecture that peft does
+    not list, by their usual names. Learning rate 3e-4: the model cards of arXiv:2411.02462.
+    """
+
+    kind: Literal["ia3"] = "ia3"
+    learning_rate: ClassVar[float] = 3e-4
+
+
+class Prompt(Member):
+    """Learnt vectors in front of every text (Lester et al. 2021, arXiv:2104.08691).
+
+    20 vectors, drawn at random: the released adapter files of the 13 models of arXiv:2411.02462.
+    Learning rate 3e-3: our choice. The model starts elsewhere than its base, and its context window
+    is shorter by the vectors. For language models.
+    """
+
+    kind: Literal["prompt"] = "prompt"
+    learning_rate: ClassVar[float] = 3e-3
+    at_base: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
+    sees_images: ClassVar[bool] = False
+    tokens: int = Field(default=20, ge=1, description="learnt vectors in front of a text")
+    start: Literal["random", "vocabulary"] = Field(
+        default="random", description="random vectors, or those of tokens drawn by chance"
     )
 
 
-MEMBERS: dict[str, type[Member]] = {m.model_fields["kind"].default: m for m in (Full, LoRA, DoRA)}
+class Prefix(Member):
+    """Learnt keys and values in front of every text, in each layer (Li and Liang 2021,
+    arXiv:2101.00190).
+
+    20 positions, as for prompt tuning, without the network that the paper trains them through, and
+    learning rate 3e-3: our choice. The model starts elsewhere than its base, and its context window
+    is shorter by the positions. For language models.
+    """
+
+    kind: Literal["prefix"] = "prefix"
+    learning_rate: ClassVar[float] = 3e-3
+    at_base: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
+    sees_images: ClassVar[bool] = False
+    tokens: int = Field(default=20, ge=1, description="learnt positions in front of a text")
+
+
+class BitFit(_Saving):
+    """Bias terms alone (Ben Zaken et al. 2021, arXiv:2106.10199); ours.
+
+    Biases of linear and convolution layers and of layer norms. Models of the Llama family have
+    none: their linear layers get new ones, which start at zero. Learning rate 1e-3: our choice.
+    """
+
+    kind: Literal["bitfit"] = "bitfit"
+    learning_rate: ClassVar[float] = 1e-3
+    new: Literal["auto", "always", "never"] = Field(
+        default="auto", description="new biases in linear layers: auto adds them if there are none"
+    )
+
+
+class AdaptFormer(_Saving):
+    """A small branch beside each feed-forward block (Chen et al. 2022, arXiv:2205.13535); ours.
+
+    ``y = MLP(x) + scale * Up(ReLU(Down(x)))`` with Up at zero. Width 8: the released
+    example settings of arXiv:2310.01825. Scale 0.1, fixed, and learning rate 1e-3: our choice. It
+    cannot be merged.
+    """
+
+    kind: Literal["adaptformer"] = "adaptformer"
+    learning_rate: ClassVar[float] = 1e-3
+    merges: ClassVar[bool] = False
+    bottleneck: int = Field(default=8, ge=1, description="width of the branch")
+    scale: float = Field(default=0.1, gt=0, description="what the branch is multiplied by")
+    learn_scale: bool = Field(default=False, description="train the scale, one number per block")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout inside the branch")
+    targets: list[str] = Field(
+        default_factory=list, description="feed-forward blocks by name; found where empty"
+    )
+
+
+class Head(Member):
+    """The last layer alone: that over the vocabulary, or the classifier.
+
+    A copy of the layer is trained. Where it shares its weights with the input embedding, it no
+    longer does. Learning rate 1e-3: our choice.
+    """
+
+    kind: Literal["head"] = "head"
+    learning_rate: ClassVar[float] = 1e-3
+
+
+MEMBERS: dict[str, type[Member]] = {
+    member.model_fields["kind"].default: member
+    for member in (Full, LoRA, DoRA, QLoRA, IA3, Prompt, Prefix, BitFit, AdaptFormer, Head)
+}
 """Every member by its kind."""
 
 _OTHER_NAMES = {"none": "full"}
@@ -170,7 +285,10 @@ def _spelled(text: str) -> dict[str, Any]:
 
 
 Adapter = Annotated[
-    Annotated[Full | LoRA | DoRA, Discriminator("kind")],
+    Annotated[
+        Full | LoRA | DoRA | QLoRA | IA3 | Prompt | Prefix | BitFit | AdaptFormer | Head,
+        Discriminator("kind"),
+    ],
     BeforeValidator(adapter_settings),
 ]
 """The type of a setting that takes any member, in any of the forms of the module's docstring."""
