@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from tilth import __version__
-from tilth.cli import _methods, _replicate, _runs, _world
+from tilth.cli import _methods, _replicate, _runs, _serve, _world
 from tilth.cli._console import INTERRUPTED, explain, interrupted
 from tilth.errors import TilthError
 from tilth.registry import VERBS
@@ -65,6 +65,7 @@ def _app(words: Sequence[str]) -> typer.Typer:
     for verb in VERBS:
         app.add_typer(_methods.commands(verb, words), name=verb, rich_help_panel="Verbs")
     _replicate.add(app)
+    _serve.add(app)
     _world.add(app)
     return app
 

@@ -1,0 +1,76 @@
+"""``tilth serve``: an OpenAI-compatible server, and a page for two models side by side."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from tilth.cli import _console as console
+from tilth.errors import EngineError, MissingExtra
+
+__all__ = ["add"]
+
+_KEY = "TILTH_SERVE_KEY"
+
+
+def add(app: typer.Typer) -> None:
+    """Adds the command to `app`."""
+    example = "tilth serve seedling:teacher seedling:large"
+    app.command(epilog=f"Example: {example}", rich_help_panel="Models")(serve)
+
+
+def serve(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Model references, composed ones too.")
+    ],
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free one.")] = 8000,
+    waiting: Annotated[int, typer.Option(help="Requests that may wait.")] = 16,
+    new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 1024,
+    seconds: Annotated[float, typer.Option(help="Longest time for an answer.")] = 120.0,
+    grace: Annotated[float, typer.Option(help="Seconds to finish answers when stopped.")] = 10.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Serve models over the OpenAI protocol, and a page to talk to two of them at once.
+
+    It listens on loopback. On another address it wants a key in the environment variable
+    TILTH_SERVE_KEY, which clients send as their API key.
+    """
+    for package in ("starlette", "uvicorn"):
+        if find_spec(package) is None:
+            raise MissingExtra.of(package, "serve")
+    from tilth.decode.serve import Limits
+    from tilth.decode.serve.app import LOOPBACK
+
+    key = os.environ.get(_KEY, "")
+    inside = host in LOOPBACK
+    if not inside and not key:
+        raise EngineError(
+            f"{host} can be reached from other machines, and there is no key",
+            where="tilth serve --host",
+            fix=f"set {_KEY}, or leave --host out to serve this machine alone",
+        )
+    limits = Limits(waiting=waiting, new_tokens=new_tokens, seconds=seconds, grace=grace)
+    import uvicorn
+
+    from tilth.decode.serve.app import application
+    from tilth.decode.serve.shelf import Shelf
+
+    shelf = Shelf(models, device)
+    app = application(shelf, limits, key=key, hosts=LOOPBACK if inside else ("*",))
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=max(1, round(grace)),
+    )
+    server = uvicorn.Server(config)
+    listening = config.bind_socket()
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    console.say(f"page {address}/   protocol {address}/v1   models {', '.join(shelf.names())}")
+    server.run(sockets=[listening])
