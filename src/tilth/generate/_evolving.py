@@ -36,7 +36,7 @@ class Compact:
     """Teaching turns: ``harder`` and ``improve``."""
 
     def __init__(self, aspect: Aspect) -> None:
-        self.operators = ("harder",) if aspect == "complexity" else ("improve",)
+        self.operators: tuple[str, ...] = ("harder",) if aspect == "complexity" else ("improve",)
 
     def ask(self, operator: str, prompt: str, answer: str) -> str:
         """One teaching turn."""
@@ -106,7 +106,7 @@ class English:
 
     def __init__(self, aspect: Aspect) -> None:
         self.aspect: Aspect = aspect
-        self.operators = tuple(_OPERATORS[aspect])
+        self.operators: tuple[str, ...] = tuple(_OPERATORS[aspect])
 
     def ask(self, operator: str, prompt: str, answer: str) -> str:
         """The rewriter's prompt, with an empty place at its end."""

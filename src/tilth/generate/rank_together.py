@@ -176,7 +176,7 @@ class RankTogether(Method):
 
         def rated(name: str, place: int) -> Example:
             row = rows[groups[name][place]]
-            meta = {
+            meta: dict[str, Any] = {
                 "method": self.full_name(),
                 "judge": self.judge,
                 "aspect": self.aspect,
