@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from tilth.errors import ModelError
 from tilth.method import ModelRef, Work
 from tilth.models.embedding import Embedder, Pooling, Template, embedder
+from tilth.models.reference import resolve
 from tilth.select._by_query import ByQuery
 
 __all__ = ["RDSPlus"]
@@ -66,8 +68,15 @@ class RDSPlus(ByQuery):
         Raises:
             ModelError: The model is an encoder or an endpoint.
         """
+        reference = resolve(self.model)
+        if reference.kind == "encoder":
+            raise ModelError(
+                "an encoder has a pooling of its own",
+                where=self.model,
+                fix="use select.embedding, or name a causal language model",
+            )
         return embedder(
-            self.model,
+            reference,
             pooling=self.pooling,
             part=self.part,
             template=self.template,
