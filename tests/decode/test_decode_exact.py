@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from transformers import PreTrainedTokenizerFast as Fast
 
 from tilth.decode._combine import Plan, combine
-from tilth.decode._networks import BASE, Network
+from tilth.decode._networks import BARE, Network
 from tilth.decode._pace import Pace
 from tilth.decode._rounds import Decoding
 from tilth.decode._rows import Job
@@ -52,7 +52,7 @@ def voices() -> list[Voice]:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.data.normal_(0, 0.5)
-        made.append(Voice(index, name, Network(model, tokenizer), BASE, "chat"))
+        made.append(Voice(index, name, Network(model, tokenizer), BARE, "chat"))
     return made
 
 

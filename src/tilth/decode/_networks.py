@@ -1,13 +1,12 @@
 """Loading the models of a composition, each once.
 
 Roles that are adapters on the same model, or that model itself, share its weights and one forward
-pass: their rows lie in one batch, and every row meets its own adapter (peft's mixed-adapter batch).
-An adapter that cannot be mixed (anything but plain LoRA) is merged into a model of its own.
+pass: their rows lie in one batch, and every row meets its own adapter. An adapter that cannot be
+mixed (anything but plain LoRA) is merged into a model of its own.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,15 +14,16 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tilth.decode._worn import Outfit, dress, mixable
 from tilth.errors import ModelError, TilthError
 from tilth.models.generation import Forward, end_ids
 from tilth.models.load import Device, Dtype, counted_parameters, load
 from tilth.models.reference import Reference
 
-__all__ = ["Network", "Networks", "Seat"]
+__all__ = ["BARE", "Network", "Networks", "Seat"]
 
-BASE = "__base__"
-"""What peft calls a row without an adapter."""
+BARE = ""
+"""What a row without an adapter wears."""
 
 
 class Network:
@@ -32,48 +32,20 @@ class Network:
     Attributes:
         forward: Its forward pass.
         model: The transformers model.
+        tokenizer: Its tokenizer.
         ends: Tokens that its generation settings and tokenizer call the end.
         window: Positions it reads at most, or None.
         parameters: Parameters in matrix products, for the FLOPs.
-        mixed: Whether rows wear adapters.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        peft: Any = None,
-        adapter: Path | None = None,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.forward = Forward(model)
         self.ends = end_ids(model, tokenizer)
         self.window: int | None = getattr(model.config, "max_position_embeddings", None)
         self.parameters = counted_parameters(model)
-        self._peft = peft
-        self._adapters = {adapter: "default"}  # what peft calls the first one
-        self._worn: list[str] = []
-        self._asking: set[int] = set()
-        self._teach_layers()
-
-    @property
-    def mixed(self) -> bool:
-        """Whether rows wear adapters."""
-        return self._peft is not None
-
-    def _teach_layers(self) -> None:
-        """Every LoRA layer asks for the rows' adapters; peft would tell them anew at each step."""
-        if not self.mixed:
-            return
-        from peft.tuners.lora import LoraLayer
-
-        def ask(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            return args, {**kwargs, "adapter_names": self._worn}
-
-        for module in self.model.modules():
-            if isinstance(module, LoraLayer) and id(module) not in self._asking:
-                self._asking.add(id(module))
-                module.register_forward_pre_hook(ask, with_kwargs=True)
+        self._adapters: dict[Path, str] = {}
+        self._outfit: Outfit = []
 
     def adapter(self, folder: Path) -> str:
         """The name of an adapter, which is loaded on first use.
@@ -82,24 +54,16 @@ class Network:
             ModelError: It does not fit.
         """
         if folder not in self._adapters:
-            name = f"adapter{len(self._adapters)}"
-            try:
-                self._peft.load_adapter(str(folder), adapter_name=name, is_trainable=False)
-            except (RuntimeError, ValueError) as error:
-                raise ModelError(
-                    f"this adapter does not fit ({str(error).splitlines()[-1][:200]})",
-                    where=str(folder),
-                    fix="name its own base: BASE+ADAPTER",
-                ) from error
-            self._peft.eval()
+            name = f"adapter {len(self._adapters)}"
+            dress(self.model, folder, name, self._outfit)
             self._adapters[folder] = name
-            self._teach_layers()
         return self._adapters[folder]
 
     def wear(self, adapters: Sequence[str], rows: int) -> None:
         """The next pass has `rows` rows of each of `adapters`, one after another."""
-        if self.mixed:
-            self._worn[:] = [name for name in adapters for _ in range(rows)]
+        self._outfit[:] = [
+            (name, slice(i * rows, (i + 1) * rows)) for i, name in enumerate(adapters) if name
+        ]
 
 
 @dataclass(frozen=True)
@@ -107,7 +71,7 @@ class Seat:
     """Where a role sits: a network, and the adapter that its rows wear."""
 
     network: Network
-    adapter: str = BASE
+    adapter: str = BARE
 
 
 @dataclass
@@ -147,28 +111,16 @@ class Networks:
 
     def _seat(self, model: Reference, others: list[Reference]) -> Seat:
         stem = _stem(model)
-        family = [r for r in others if _stem(r) == stem or _key(r) == stem]
-        rides = _mixable(model) and any(_key(r) == stem or _mixable(r) for r in family)
-        carries = any(_mixable(r) and _stem(r) == _key(model) for r in others)
-        if rides:
-            network = self._mixed(stem, model)
+        family = [r for r in others if _key(r) == stem or (_stem(r) == stem and _mixable(r))]
+        if stem and family and _mixable(model):
+            network = self._network(replace(model, adapters=model.adapters[:-1]))
             return Seat(network, network.adapter(model.adapters[-1]))
-        if carries:
-            rider = next(r for r in others if _mixable(r) and _stem(r) == _key(model))
-            return Seat(self._mixed(_key(model), rider))
-        key = ("alone", _key(model))
-        if key not in self._loaded:
-            self._loaded[key] = Network(*load(model, self.device, self.dtype))
-        return Seat(self._loaded[key])
+        return Seat(self._network(model))
 
-    def _mixed(self, stem: Any, rider: Reference) -> Network:
-        """The network of `stem`, made with the adapter of `rider`."""
-        key = ("mixed", stem)
-        if key not in self._loaded:
-            peft: Any
-            peft, tokenizer = load(rider, self.device, self.dtype, merge=False)
-            self._loaded[key] = Network(peft.get_base_model(), tokenizer, peft, rider.adapters[-1])
-        return self._loaded[key]
+    def _network(self, model: Reference) -> Network:
+        if _key(model) not in self._loaded:
+            self._loaded[_key(model)] = Network(*load(model, self.device, self.dtype))
+        return self._loaded[_key(model)]
 
 
 def _key(model: Reference) -> tuple[str, str, tuple[Path, ...]]:
@@ -181,15 +133,4 @@ def _stem(model: Reference) -> tuple[str, str, tuple[Path, ...]] | None:
 
 
 def _mixable(model: Reference) -> bool:
-    """Whether the last adapter is a LoRA that can share a batch with the bare model."""
-    if not model.adapters:
-        return False
-    config = json.loads((model.adapters[-1] / "adapter_config.json").read_text("utf-8"))
-    plain = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
-    extras = ("use_dora", "modules_to_save", "trainable_token_indices", "alora_invocation_tokens")
-    return plain and not any(config.get(name) for name in extras)
-
-
-def parent_of(model: Reference) -> Reference:
-    """The model that the last adapter stands on."""
-    return replace(model, adapters=model.adapters[:-1])
+    return bool(model.adapters) and mixable(model.adapters[-1])

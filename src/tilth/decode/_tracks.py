@@ -66,6 +66,7 @@ class Track:
         everything = [prompt for of_voice in prompts for prompt in of_voice]
         device = self._network.forward.device
         self._fresh, self._mask_NT = left_padded(everything, 0, device)
+        self._whole = bool(self._mask_NT.all())
         self._cache: Any = None
         self.seconds = 0.0
 
@@ -88,9 +89,11 @@ class Track:
             used_BT: 0 where a row has fewer; such columns are hidden.
         """
         used_BT = torch.ones_like(ids_BT) if used_BT is None else used_BT.to(ids_BT.dtype)
-        times = (len(self.voices), 1)
-        self._mask_NT = torch.cat([self._mask_NT, used_BT.repeat(times)], dim=1)
-        return self._pass(ids_BT.repeat(times), keep=ids_BT.shape[1])
+        self._whole = self._whole and bool(used_BT.all())
+        if len(self.voices) > 1:
+            used_BT, ids_BT = (x.repeat(len(self.voices), 1) for x in (used_BT, ids_BT))
+        self._mask_NT = torch.cat([self._mask_NT, used_BT], dim=1)
+        return self._pass(ids_BT, keep=ids_BT.shape[1])
 
     def _pass(self, ids_NT: torch.Tensor, keep: int) -> dict[int, torch.Tensor]:
         self._network.wear([voice.adapter for voice in self.voices], self.rows)
@@ -98,8 +101,10 @@ class Track:
         # A processor is shared with others: the thread's own time is steadier than the clock.
         clock = time.thread_time if device.type == "cpu" else time.perf_counter
         started = clock()
+        # Without padding no mask is needed, and the library need not build one in every pass.
+        more: dict[str, Any] = {"attention_mask": None} if self._whole else {}
         output = self._network.forward(
-            ids_NT, self._mask_NT, keep=keep, cache=self._cache, use_cache=True
+            ids_NT, self._mask_NT, keep=keep, cache=self._cache, use_cache=True, **more
         )
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -133,6 +138,7 @@ class Track:
         hidden_BT = columns[None, :] <= extra_B[:, None]
         tail_NT = self._mask_NT[:, -most:]
         tail_NT[hidden_BT.repeat(len(self.voices), 1)] = 0
+        self._whole = False
         self._pack()
 
     def _pack(self) -> None:
@@ -154,6 +160,7 @@ class Track:
         kept_N = (voices[:, None] * self.rows + going_B[None, :]).flatten()
         self.rows = len(going_B)
         self._mask_NT = self._mask_NT[kept_N]
+        self._whole = bool(self._mask_NT.all())
         self._cache.batch_select_indices(kept_N)
 
     def parted(self, voice: int) -> list[Track]:
@@ -170,6 +177,7 @@ class Track:
         )
         part = self._empty([self.voices[i] for i in places])
         part._mask_NT = self._mask_NT[rows_N]
+        part._whole = bool(part._mask_NT.all())
         part._cache = _selected(self._cache, [rows_N])
         return part
 
@@ -182,6 +190,7 @@ class Track:
         width = max(self._mask_NT.shape[1], other._mask_NT.shape[1])
         masks = [_widened(track._mask_NT, width) for track in (self, other)]
         whole._mask_NT = torch.cat(masks)[rows_N.to(masks[0].device)]
+        whole._whole = bool(whole._mask_NT.all())
         whole._cache = _stacked(self._cache, other._cache, width, rows_N)
         return whole
 
