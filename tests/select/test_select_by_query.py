@@ -191,9 +191,8 @@ def test_more_rows_than_there_are(files: Path, tmp_path: Path) -> None:
 def test_rows_and_queries_without_an_answer_are_counted(files: Path, tmp_path: Path) -> None:
     cut = Example.pair("word " * 300, "It is cut away.")
     write_rows(tmp_path / "pool.jsonl", [*read(files / "pool.jsonl"), cut])
-    write_rows(
-        tmp_path / "queries.jsonl", [*read(files / "one.jsonl"), Example.pair("x " * 600, "y")]
-    )
+    queries = [*read(files / "one.jsonl"), Example.pair("x " * 600, "y")]
+    write_rows(tmp_path / "queries.jsonl", queries)
     made, said = select(
         files,
         tmp_path / "out",
@@ -209,9 +208,6 @@ def test_rows_and_queries_without_an_answer_are_counted(files: Path, tmp_path: P
     assert lines(made)[60]["score"] is None
     assert any("1 rows cannot be chosen: 1 x nothing of its answer" in line for line in said)
     assert (metrics["queries"], metrics["queries_without_answer"]) == (5, 0)
-    write_rows(
-        tmp_path / "queries.jsonl", [*read(files / "one.jsonl"), Example.pair("x " * 600, "y")]
-    )
     made, said = select(
         files, tmp_path / "long", queries=str(tmp_path / "queries.jsonl"), max_length=512, index=""
     )
