@@ -21,7 +21,7 @@ Kind = Literal["sparse", "dense"]
 
 NONZERO = 4  # signs per weight under "sparse"; our choice
 BLOCK = {"sparse": 1 << 20, "dense": 1 << 11}  # weights whose part of the matrix is drawn at once
-KEPT = 1 << 26  # entries up to which the drawn parts are kept in memory
+KEPT = 1 << 25  # entries up to which the drawn parts are kept in memory
 
 
 class Projection:
@@ -66,7 +66,8 @@ class Projection:
                 continue
             places, signs = part
             for place_P, sign_P in zip(places, signs, strict=True):
-                to_BD.index_add_(1, place_P, block_BP * sign_P, alpha=NONZERO**-0.5)
+                signed_BP = block_BP * (sign_P * NONZERO**-0.5)
+                to_BD.scatter_add_(1, place_P.expand_as(signed_BP), signed_BP)
 
     def _blocks(self, size: int) -> Iterator[tuple[int, int]]:
         step = BLOCK[self.kind]
@@ -89,7 +90,7 @@ class Projection:
         signs = torch.from_numpy(bits.reshape(shape).astype(np.int8) * 2 - 1).to(device)
         part: tuple[torch.Tensor, ...] = (signs,)
         if self.kind == "sparse":
-            places = torch.from_numpy(rng.integers(0, self.dimensions, shape, np.int32)).to(device)
+            places = torch.from_numpy(rng.integers(0, self.dimensions, shape)).to(device)
             part = (places, signs)
         if self._kept is not None:
             self._kept[name, number] = part
