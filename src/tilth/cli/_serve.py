@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -73,4 +74,6 @@ def serve(
     listening = config.bind_socket()
     address = f"http://{host}:{listening.getsockname()[1]}"
     console.say(f"page {address}/   protocol {address}/v1   models {', '.join(shelf.names())}")
+    # uvicorn raises the signal that stopped it once more at the end: here it has done its work.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     server.run(sockets=[listening])
