@@ -191,7 +191,9 @@ def test_equal_sizes_give_back_the_expert(family: dict[str, Path]) -> None:
             ["A field", "2"], sampling
         )
     spoken = [[*turns, {"role": "assistant", "content": "The aphid."}] for turns in TURNS]
-    for ours, theirs in zip(engine(ref).score_chat(spoken), engine(expert).score_chat(spoken), strict=True):
+    for ours, theirs in zip(
+        engine(ref).score_chat(spoken), engine(expert).score_chat(spoken), strict=True
+    ):
         assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-3)
 
 

@@ -29,7 +29,7 @@ from tilth.registry import VERBS, methods
 from tilth.seeds import SeedPlan
 from tilth.validate import build
 
-__all__ = ["commands"]
+__all__ = ["commands", "list_methods"]
 
 _OUT = {
     False: "The folder to write; it becomes an artefact.",
@@ -55,18 +55,19 @@ def commands(verb: str, words: Sequence[str]) -> typer.Typer:
     @app.callback()
     def listing(context: typer.Context) -> None:
         if context.invoked_subcommand is None:
-            _list(verb)
+            list_methods(verb)
 
     if words and words[0] == verb:
         for entry in methods(verb).values():
             if entry.name in words:
                 _add(app, entry.load())
             else:
-                app.command(entry.name, help=escape(entry.summary()))(_list)
+                app.command(entry.name, help=escape(entry.summary()))(list_methods)
     return app
 
 
-def _list(verb: str = "") -> None:
+def list_methods(verb: str = "") -> None:
+    """Lists the methods of a verb."""
     listed = [(entry.name, entry.summary()) for entry in methods(verb).values()]
     if listed:
         console.table(listed, verb, VERBS[verb])

@@ -119,10 +119,7 @@ def assemble(composition: Composition, networks: Networks) -> Ensemble:
     problem = parent_problem(composition)
     notes = [warn(problem)] if problem else []
     seats = networks.seats({name: role.model for name, role in roles.items() if name in needed})
-    tokenizers = {
-        name: seats[name].network.tokenizer if name in needed else load_tokenizer(role.model)
-        for name, role in roles.items()
-    }
+    tokenizers = {name: load_tokenizer(role.model) for name, role in roles.items()}
     size, remark = shared_vocabulary(tokenizers, composition.lead)
     notes += [warn(remark)] if remark else []
     form = chat_format(tokenizers[composition.lead])

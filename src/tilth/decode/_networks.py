@@ -32,16 +32,17 @@ class Network:
     Attributes:
         forward: Its forward pass.
         model: The transformers model.
-        tokenizer: Its tokenizer.
         ends: Tokens that its generation settings and tokenizer call the end.
         window: Positions it reads at most, or None.
         parameters: Parameters in matrix products, for the FLOPs.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> None:
+        self.model = model
         self.forward = Forward(model)
-        self.ends = end_ids(model, tokenizer)
+        self.ends = end_ids(model, tokenizer) if tokenizer is not None else frozenset()
         self.window: int | None = getattr(model.config, "max_position_embeddings", None)
         self.parameters = counted_parameters(model)
         self._adapters: dict[Path, str] = {}
