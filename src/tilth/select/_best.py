@@ -18,7 +18,7 @@ __all__ = ["UNIT", "Best", "best_rows", "merged"]
 
 UNIT = 1e-2
 """How far from 1 the length of a unit row may lie. Our choice: float16 keeps it within 1e-3."""
-_BLOCK = 2**22  # numbers in a block of rows, and in its scores: 16 MB of float32
+_BLOCK = 2**21  # numbers in a block of rows, and in its scores: 16 MB of float32
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from tilth.errors import DataError
 
 __all__ = ["PIECE", "Arrays", "Vectors", "exact_dots", "nonzero", "rounding"]
 
-PIECE = 2**18
-"""Numbers held at once while exact scores are computed: 2 MB of float64, which stays in cache."""
+PIECE = 2**16
+"""Numbers held at once while exact scores are computed: half a MB of float64, which stays in cache."""
 
 Arrays = np.ndarray | Sequence[np.ndarray]
 

@@ -20,7 +20,7 @@ from tilth.select._vectors import PIECE, Arrays, Vectors, exact_dots, nonzero, r
 
 __all__ = ["Reasons", "Rejection", "greedy_diverse"]
 
-_BLOCK = 2**22  # numbers of the rows looked at together: 16 MB of float32
+_BLOCK = 256  # rows looked at together; our choice, fastest of 128 to 1024
 _CHUNK = 4096  # kept rows that a block meets at once: 16 MB of cosines
 
 
@@ -93,7 +93,7 @@ def greedy_diverse(
             rows that are not in it are neither kept nor rejected.
         budget: Stop when so many are kept.
         threshold: Highest cosine allowed between kept rows. Paper, section 2.5, and official code.
-        block_rows: Rows looked at together; ``None``: by d, at most 1024. No value changes the
+        block_rows: Rows looked at together; ``None``: 256. No value changes the result.
             result. Our choice.
 
     Returns:
@@ -112,7 +112,7 @@ def greedy_diverse(
     vectors = Vectors(embeddings, "embeddings")
     rows = _checked(order, budget, threshold, len(vectors))
     lengths = _lengths(vectors, rows)
-    size = block_rows or min(1024, max(64, _BLOCK // vectors.dimensions))
+    size = block_rows or _BLOCK
     kept = _Kept(vectors, lengths, threshold)
     is_kept = np.zeros(len(rows), bool)
     similar_to = np.full(len(rows), -1)
