@@ -54,3 +54,14 @@ def test_too_many_gives_all_and_names_both_numbers(pool: Path, tmp_path: Path) -
     made = Length(pool=str(pool), count=7).to(tmp_path / "out", say=said.append)
     assert made.manifest.metrics["rows_out"] == 6
     assert any("only 6 rows can be chosen, 7 were asked for" in line for line in said)
+
+
+def test_tokens_are_those_of_the_named_model(pool: Path, tiny: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    method = Length(pool=str(pool), count=6, by="tokens", tokenizer=str(tiny))
+    rows = list(read(method.to(tmp_path / "out").folder))
+    counted = AutoTokenizer.from_pretrained(tiny)
+    for row in rows:
+        ids = counted(row.answer, add_special_tokens=False).input_ids
+        assert row.meta["scores"]["tokens"] == len(ids)

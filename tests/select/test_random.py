@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 from tilth.data import read, write_rows
 from tilth.data.example import Example
 from tilth.errors import DataError
+from tilth.method import Work
 from tilth.select import Random
 
 
@@ -92,3 +95,27 @@ def test_the_published_example_of_a_balanced_draw(tmp_path: Path) -> None:
     counts = {k: sum(r.meta["skill"] == k for r in first) for k in ("small", "middle", "large")}
     assert counts == {"small": 5, "middle": 50, "large": 95}
     assert {r.id for r in first} != {r.id for r in second}
+
+
+@pytest.mark.parametrize("balance", ["", "skill"])
+def test_every_row_of_a_group_has_the_same_chance(tmp_path: Path, balance: str) -> None:
+    kinds = ["a"] * 6 + ["b"] * 14
+    rows = [Example.pair(f"{i}", "x", skill=k) for i, k in enumerate(kinds)]
+    write_rows(tmp_path / "pool.jsonl", rows)
+    pool = read(tmp_path / "pool.jsonl")
+    method = Random(pool=str(tmp_path / "pool.jsonl"), count=8, balance=balance)
+    draws, hits = 4000, np.zeros((2, len(rows)))
+    for seed in range(draws):
+        work = Work(tmp_path, tmp_path, seed)
+        order = method.rank(pool, np.arange(len(rows)), work).first(8)
+        hits[0, order] += 1
+        hits[1, order[0]] += 1  # the first place, too
+    for counts, drawn in zip(hits, (8, 1), strict=True):
+        for kind in "ab" if balance else ["ab"]:
+            own = np.array([k in kind for k in kinds])
+            share = drawn / 2 if balance else drawn
+            expected = draws * share / own.sum()
+            spread = expected * (1 - share / own.sum())
+            squares = float(((counts[own] - expected) ** 2 / spread).sum()) * (1 - 1 / own.sum())
+            # Chi-square with as many degrees of freedom as there are rows less one.
+            assert chi2.sf(squares, own.sum() - 1) > 1e-4

@@ -114,8 +114,8 @@ def _command(method: type[Method]) -> Callable[..., None]:
         with console.resumable():
             artefact = made.to(folder, plan=plan, say=console.say)
         if file is not None:
-            _copy_rows(artefact, file)
-        _tell(artefact, file)
+            _copy_rows(artefact, folder, file)
+        _tell(artefact, folder, file)
 
     options = [_option(name, info) for name, info in method.model_fields.items()]
     own = [
@@ -151,7 +151,7 @@ def _places(method: type[Method], out: Path) -> tuple[Path, Path | None]:
     return folder, out
 
 
-def _copy_rows(artefact: Artefact, file: Path) -> None:
+def _copy_rows(artefact: Artefact, folder: Path, file: Path) -> None:
     """Writes the artefact's rows to `file`, unless they stand there already.
 
     Raises:
@@ -163,17 +163,17 @@ def _copy_rows(artefact: Artefact, file: Path) -> None:
             shutil.copyfileobj(original, copy)
     elif digest_of(file) != digest_of(rows):
         raise ArtefactError(
-            f"this file holds other rows than those of {artefact.folder}",
+            f"this file holds other rows than those of {folder}",
             where=str(file),
             fix="choose another name, or move it away",
         )
 
 
-def _tell(artefact: Artefact, file: Path | None) -> None:
+def _tell(artefact: Artefact, folder: Path, file: Path | None) -> None:
     """What was made, from what, at what cost; of a selection also the page that tells why."""
     manifest, out = artefact.manifest, console.out()
     how = "found finished" if artefact.cached else "made"
-    out.print(f"[green]✓[/] {how}: {escape(str(artefact.folder))}")
+    out.print(f"[green]✓[/] {how}: {escape(str(folder))}")
     if manifest.funnel:
         steps = " → ".join(f"{stage} {rows:,}" for stage, rows in manifest.funnel)
         out.print(f"  rows    {escape(steps)}")
@@ -184,7 +184,7 @@ def _tell(artefact: Artefact, file: Path | None) -> None:
     if "summary.json" in manifest.files and manifest.method.startswith("select."):
         from tilth.report.selection import write
 
-        page = write(artefact.folder, artefact.folder.with_name(f"{artefact.folder.name}.html"))
+        page = write(folder, folder.with_name(f"{folder.name}.html"))
         out.print(f"report: {escape(str(page))}", style="bold")
 
 

@@ -81,7 +81,7 @@ def _view(artefact: Artefact, summary: dict[str, Any]) -> dict[str, Any]:
         "names": WHY,
         "sources": _sources(summary),
         "queries": _queries(summary),
-        "leaks": _leaks(manifest.settings, summary),
+        "leaks": _leaks(manifest.settings, manifest.metrics, summary),
         "key_figures": _key_figures(manifest.cost, summary),
         "score_plots": _score_plots(summary),
         "nearest_plots": _nearest_plots(summary),
@@ -121,19 +121,31 @@ def _queries(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**query, "share": query["rows"] / total} for query in summary["queries"]]
 
 
-def _leaks(settings: dict[str, Any], summary: dict[str, Any]) -> str:
-    held_out = settings.get("held_out")
-    if not held_out:
-        return (
-            "Not checked: no held-out items were given. Name the file of test items as held_out, "
-            "and rows that repeat one are listed here and left out."
+def _leaks(settings: dict[str, Any], metrics: dict[str, Any], summary: dict[str, Any]) -> list[str]:
+    """What is known of test items in the pool and of queries among either."""
+    told = []
+    if not settings.get("held_out"):
+        told.append(
+            "Test items were not looked for: no held-out file was given. Name it as held_out, and "
+            "rows that repeat an item are listed here and left out."
         )
-    found = summary["why"].get("held_out", 0)
-    name = Path(str(held_out)).name
-    if not found:
-        return f"No row of the pool repeats an item of {name} in shared runs of words."
-    rows = "1 row of the pool repeats" if found == 1 else f"{found:,} rows of the pool repeat"
-    return f"{rows} an item of {name} and left the pool before anything was chosen."
+    else:
+        name = Path(str(settings["held_out"])).name
+        rows = _counted(summary["why"].get("held_out", 0), "row of the pool", "rows of the pool")
+        told.append(f"{rows} repeated an item of {name} and left the pool before the choice.")
+    for key, one, many, what in (
+        ("queries_repeating_held_out", "query", "queries", "repeated a test item and left as well"),
+        ("rows_repeating_queries", "row of the pool", "rows of the pool",
+         "repeat a query: what was chosen for it may be the query itself"),
+    ):  # fmt: skip
+        if metrics.get(key):
+            told.append(f"{_counted(metrics[key], one, many)} {what}.")
+    return told
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    number = f"{count:,}" if count else "No"
+    return f"{number} {one if count == 1 else many}"
 
 
 def _key_figures(cost: dict[str, float], summary: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tilth.data import Rows
+from tilth.data import Rows, decontaminate, read
 from tilth.errors import DataError
 from tilth.method import DataRef, ModelRef, Work
 from tilth.models.sizes import parameters_of, rows_and_tokens
@@ -110,8 +110,12 @@ class LESS(Selector):
         from tilth.select._influence import influence
         from tilth.select.targeted import TargetedOrder
 
-        queries = read_beside(self.queries, work)
+        queries = self._own_queries(read_beside(self.queries, work), work)
         names = _names(queries, self.task)
+        texts = {name: query.prompt for name, query in zip(names, queries, strict=True)}
+        repeats = {hit.index: hit.item for hit in decontaminate(pool, texts).found}
+        if repeats:
+            work.say(f"{len(repeats)} rows of the pool repeat a query")
         found = influence(self, pool, allowed, queries, work)
         usable = np.setdiff1d(allowed, found.empty)
         if not len(usable):
@@ -148,7 +152,8 @@ class LESS(Selector):
             if row not in pulled:
                 return {}
             query, turn = pulled[row]
-            return {"query": names[query], "round": turn}
+            told = {"query": names[query], "round": turn}
+            return {**told, "repeats_query": repeats[row]} if row in repeats else told
 
         notes = ["whether the chosen rows make a better model: an evaluation step must say that"]
         if not found.adam:
@@ -162,9 +167,10 @@ class LESS(Selector):
             name="influence",
             details=details,
             vectors=found.sketch,
-            queries={name: query.prompt for name, query in zip(names, queries, strict=True)},
+            queries=texts,
             metrics={
                 "queries": len(names),
+                "rows_repeating_queries": len(repeats),
                 "checkpoint_weights": [round(weight, 6) for weight in found.weights],
                 "adam": found.adam,
                 "dimensions": found.dimensions,
@@ -172,6 +178,25 @@ class LESS(Selector):
             },
             notes=tuple(notes),
         )
+
+    def _own_queries(self, queries: Rows, work: Work) -> Rows:
+        """The queries that repeat no held-out item.
+
+        Raises:
+            DataError: All of them do.
+        """
+        if self.held_out is None:
+            return queries
+        found = decontaminate(queries, read(self.held_out, require="prompt"))
+        if not found.kept:
+            raise DataError(
+                f"all {len(queries)} queries repeat held-out items",
+                where=self.queries,
+                fix="queries and test items must be different questions",
+            )
+        if found.found:
+            work.say(f"{len(found.found)} queries repeat held-out items and are left out")
+        return queries.select(found.kept)
 
 
 def _names(queries: Rows, field: str) -> list[str]:
