@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, PreTrainedModel, ViTConfig, ViTForImageClassification
 
+from tilth.cli import main
+from tilth.data.example import Example
+from tilth.errors import RecipeError
 from tilth.models.adapters import nf4
 from tilth.models.adapters.attach import attach, in_place
 from tilth.tune._adapters import adapt, save_adapter
+from tilth.tune.adapter_costs import measure
 from tilth.tune.adapters import MEMBERS, adapter_settings
+from tilth.tune.sft import SFT
 
 KINDS = [kind for kind in MEMBERS if kind != "full"]
 CASES = [
@@ -198,3 +205,159 @@ def test_the_seed_alone_decides_the_first_weights(kind: str, bench: Bench, tmp_p
         save_adapter(bench.adapted(kind, seed=5), folder)
         saved.append((folder / "adapter_model.safetensors").read_bytes())
     assert saved[0] == saved[1]
+
+
+# --- training with tune.sft -----------------------------------------------------------------
+
+_STOP: list[int] = []
+
+
+def _stop(event: str, given: tuple[Any, ...]) -> None:
+    """An audit hook: interrupts when the training log is opened for the n-th time."""
+    if _STOP and event == "open" and str(given[0]).endswith("metrics.jsonl"):
+        _STOP[0] -= 1
+        if _STOP[0] == 0:
+            _STOP.clear()
+            raise KeyboardInterrupt
+
+
+sys.addaudithook(_stop)
+
+
+@pytest.fixture(scope="module")
+def sums(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("data") / "sums.jsonl"
+    rows = [Example.pair(f"How much is {i} and 1?", f"It is {i + 1}.") for i in range(24)]
+    path.write_text("".join(json.dumps(row.as_dict()) + "\n" for row in rows))
+    return str(path)
+
+
+QUICK = ("qlora", "prompt", "adaptformer")  # the kinds that differ most in what is resumed
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in KINDS]
+)
+def test_a_run_that_was_stopped_ends_in_the_same_bytes(
+    kind: str, tiny: Path, sums: str, tmp_path: Path
+) -> None:
+    needs(kind)
+    method = SFT(
+        model=str(tiny),
+        data=sums,
+        adapter=kind,
+        max_steps=6,
+        batch_size=4,
+        learning_rate=1e-2,
+        save_every=2,
+        log_every=1,
+    )
+    whole = method.to(tmp_path / "whole", say=lambda line: None)
+    _STOP.append(6)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        method.to(tmp_path / "stopped", say=said.append)
+    resumed = method.to(tmp_path / "stopped", say=said.append)
+    assert "continuing at step 4 of 6" in said
+    assert resumed.manifest.files == whole.manifest.files
+    card = whole.path("model/README.md").read_text()
+    assert f"an adapter ({kind})" in card
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"adapter": "prompt", "batching": "packed"}, "grouped"),
+        ({"adapter": "adaptformer:targets=no_such"}, "q_proj"),
+        ({"adapter": "bitfit:new=never"}, "no bias"),
+    ],
+)
+def test_what_does_not_go_together_is_told(
+    tiny: Path, sums: str, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        SFT(model=str(tiny), data=sums, max_steps=1, **settings).to(tmp_path / "out")
+    assert words in str(caught.value)
+
+
+def test_an_adapter_that_does_not_merge_needs_a_base_of_its_own(
+    tiny: Path, sums: str, tmp_path: Path
+) -> None:
+    bench = Bench("text", tiny)
+    for kind, adapter in (("lora", "adaptformer"), ("adaptformer", "lora")):
+        save_adapter(bench.adapted(kind), tmp_path / kind)
+        with pytest.raises(RecipeError, match="cannot be added to"):
+            SFT(model=f"{tiny}+{tmp_path / kind}", data=sums, adapter=adapter).to(tmp_path / "out")
+
+
+def test_prompts_are_for_texts() -> None:
+    with pytest.raises(RecipeError, match="reads none") as caught:
+        adapt(tiny_vit(), adapter_settings("prompt"), seed=0, base_name="vit")
+    assert "bitfit" in caught.value.fix
+
+
+# --- settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MEMBERS)
+def test_every_member_says_where_its_defaults_come_from(kind: str) -> None:
+    member = MEMBERS[kind]
+    assert "our choice" in (member.__doc__ or "") or "arXiv" in (member.__doc__ or "")
+    assert member.learning_rate > 0
+    assert str(member()) == kind  # type: ignore[call-arg]
+    for name, info in member.model_fields.items():
+        assert name == "kind" or info.description
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["full", "lora:rank=32,alpha=64.0", "lora:targets=q_proj+v_proj", "bitfit:new=always",
+     "qlora:double_quantization=false", "adaptformer:bottleneck=4,learn_scale=true",
+     "lora:modules_to_save=lm_head"],
+)  # fmt: skip
+def test_the_short_form_comes_back(text: str) -> None:
+    member = adapter_settings(text)
+    assert str(member) == text
+    assert adapter_settings(member.model_dump(mode="json")) == member
+    assert adapter_settings(member) is member
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("lroa", "did you mean 'lora'"),
+        ("lora:rnak=2", "did you mean 'rank'"),
+        ("bitfit:rank=2", "no setting 'rank'"),
+        ("lora:rank", "not name=value"),
+        ({"kind": "lora", "rank": 0}, "greater than or equal to 1"),
+        (7, "an adapter is one of"),
+    ],
+)
+def test_a_wrong_setting_names_the_right_one(given: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        adapter_settings(given)
+
+
+def test_a_method_takes_every_form() -> None:
+    for given in ("lora", {"rank": 16}, {"kind": "lora"}, MEMBERS["lora"]()):  # type: ignore[call-arg]
+        assert SFT(model="m", data="d", adapter=given) == SFT(model="m", data="d")
+    assert SFT(model="m", data="d", adapter="none").adapter.kind == "full"
+    with pytest.raises(ValidationError, match="did you mean 'dora'"):
+        SFT(model="m", data="d", adapter="dor")
+
+
+# --- the table ------------------------------------------------------------------------------
+
+
+def test_the_table_says_what_does_not_fit(models: dict[str, Path]) -> None:
+    cost = measure(str(models["gpt2"]), "qlora", steps=1, rows=2, length=16, device="cpu")
+    assert "no linear layers" in cost.problem
+
+
+@pytest.mark.slow
+def test_the_table_measures(models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["tune", "adapters", "--model", str(models["gpt2"]), "--steps", "1", "--rows", "2"]
+    assert main([*given, "--length", "16", "--adapter", "bitfit"]) == 0
+    model = AutoModelForCausalLM.from_pretrained(models["gpt2"])
+    biases = sum(p.numel() for n, p in model.named_parameters() if n.endswith("bias"))
+    assert f"{biases:,}" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from tilth import __version__
-from tilth.cli import _methods, _replicate, _runs, _serve, _world
+from tilth.cli import _adapters, _decode, _methods, _replicate, _runs, _serve, _world
 from tilth.cli._console import INTERRUPTED, explain, interrupted
 from tilth.errors import TilthError
 from tilth.registry import VERBS
@@ -63,8 +63,14 @@ def _app(words: Sequence[str]) -> typer.Typer:
     app.callback()(_start)
     _runs.add(app)
     for verb in VERBS:
-        app.add_typer(_methods.commands(verb, words), name=verb, rich_help_panel="Verbs")
+        commands = _methods.commands(verb, words)
+        if verb == "tune":
+            _adapters.add(commands)
+        if verb == "decode":
+            _decode.add_decode(commands, VERBS[verb])
+        app.add_typer(commands, name=verb, rich_help_panel="Verbs")
     _replicate.add(app)
+    _decode.add_chat(app)
     _serve.add(app)
     _world.add(app)
     return app

@@ -18,7 +18,6 @@ from peft import (
     PromptTuningConfig,
     get_peft_model,
 )
-from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as library
@@ -160,12 +159,13 @@ _LAST_OF_BLOCK = ("down_proj", "fc2", "dense_4h_to_h")
 
 
 def _scaled(model: PreTrainedModel) -> tuple[list[str] | None, list[str] | None]:
-    """What (IA)^3 scales: None where peft knows the architecture, else layers by usual names."""
-    if model.config.model_type in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
-        return None, None
+    """What (IA)^3 scales: layers by their usual names, else None, which leaves it to peft."""
     there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    last = _some(sorted(there & set(_LAST_OF_BLOCK)), "feed-forward block of a usual name")
-    return _some(sorted(there & set(_KEYS_AND_VALUES)), "keys and values") + last, last
+    last = sorted(there & set(_LAST_OF_BLOCK))
+    keys_and_values = sorted(there & set(_KEYS_AND_VALUES))
+    if last and keys_and_values:
+        return keys_and_values + last, last
+    return None, None  # keys and values are parts of one layer, or the names are unusual
 
 
 def _is_linear(module: torch.nn.Module) -> bool:

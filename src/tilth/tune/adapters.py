@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+Names = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+"""Names of modules; one alone needs no brackets."""
+
+
 class Member(BaseModel):
     """Base of all members.
 
@@ -84,7 +88,7 @@ class Full(Member):
 class _Saving(Member):
     """A member that is saved as an adapter folder."""
 
-    modules_to_save: list[str] = Field(
+    modules_to_save: Names = Field(
         default_factory=list,
         description="further modules trained whole and saved with it, e.g. a new classifier",
     )
@@ -144,8 +148,9 @@ class IA3(_Saving):
     """Keys, values and the input of the feed-forward block's last layer, each times a vector.
 
     ``k <- l_k * k``, ``v <- l_v * v``, ``h <- l_ff * h``, all vectors start at one (Liu et al.
-    2022, arXiv:2205.05638). Layers by architecture from peft; for an architecture that peft does
-    not list, by their usual names. Learning rate 3e-4: the model cards of arXiv:2411.02462.
+    2022, arXiv:2205.05638). Layers by their usual names; where keys and values are parts of one
+    layer, as peft has it for the architecture. Learning rate 3e-4: the model cards of
+    arXiv:2411.02462.
     """
 
     kind: Literal["ia3"] = "ia3"
@@ -217,7 +222,7 @@ class AdaptFormer(_Saving):
     scale: float = Field(default=0.1, gt=0, description="what the branch is multiplied by")
     learn_scale: bool = Field(default=False, description="train the scale, one number per block")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout inside the branch")
-    targets: list[str] = Field(
+    targets: Names = Field(
         default_factory=list, description="feed-forward blocks by name; found where empty"
     )
 

@@ -97,5 +97,11 @@ class AdaptFormerTuner(OwnTuner):
     prefix = "adaptformer_"
     tuner_layer_cls = AdaptFormerLayer
 
+    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
+        """Refuses branches that are as wide as those of another model."""
+        width = model.config.hidden_size  # type: ignore[union-attr]
+        if peft_config.width != width:
+            raise ValueError(f"the branches are {peft_config.width} wide, the model is {width}")
+
 
 register(PEFT_TYPE, AdaptFormerConfig, AdaptFormerTuner)

@@ -34,7 +34,7 @@ def _library() -> Any:
         raise ModelError(
             "rounding to four bits needs bitsandbytes, which is not installed",
             where="adapter: qlora",
-            fix="pip install bitsandbytes, or use lora",
+            fix="pip install 'tilth[qlora]', or use lora",
         ) from error
     return bitsandbytes
 
