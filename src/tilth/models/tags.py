@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPECTED", "TEMPLATES", "TagSet", "require_tags", "with_tags"]
 
-TagSet = Literal["own", "paper", "letters"]
-"""``own`` is the tokenizer's own template, ``paper`` and ``letters`` are those of the paper."""
+TagSet = Literal["own", "paper", "joined", "letters"]
+"""``own`` is the tokenizer's own template; ``paper`` and ``letters`` are those of the paper; in
+``joined`` (ours) the assistant tag follows the instruction without a line break, in which form an
+untuned seedling does what the paper says of base models: it answers, echoes tags, and goes on with
+a next question."""
 
 EXPECTED = "BOS<|user|>\\n{instruction}\\n<|assistant|>\\n{response}EOS"
 
@@ -30,17 +33,23 @@ _TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
     "USER{{ m.content }}"
     "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{% if m.role != 'assistant' or not loop.last %}{{ '\\n' }}{% endif %}"
+    "{% if BREAK %}{{ '\\n' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT{% endif %}"
 )
 
 
-def _template(tag: str, assistant: str) -> str:
-    return _TEMPLATE.replace("USER", tag).replace("ASSISTANT", assistant)
+def _template(tag: str, assistant: str, joined: bool = False) -> str:
+    after_turn = "m.role == 'assistant' and not loop.last"
+    between = after_turn if joined else "m.role != 'assistant' or not loop.last"
+    filled = _TEMPLATE.replace("USER", tag).replace("ASSISTANT", assistant)
+    return filled.replace("BREAK", between)
 
+
+_NAMED = ("{{ '<|' + m.role + '|>\\n' }}", "{{ '<|assistant|>\\n' }}")
 
 TEMPLATES: dict[str, str] = {
-    "paper": _template("{{ '<|' + m.role + '|>\\n' }}", "{{ '<|assistant|>\\n' }}"),
+    "paper": _template(*_NAMED),
+    "joined": _template(*_NAMED, joined=True),
     "letters": _template(
         "{{ {'user': '<|A|>', 'assistant': '<|B|>'}.get(m.role, '<|S|>') + '\\n' }}",
         "{{ '<|B|>\\n' }}",

@@ -64,7 +64,8 @@ class Implicit(SFT):
         "llama-scripts", description="whose epochs, rate, schedule and warm-up stand where not set"
     )
     tags: TagSet = Field(
-        "paper", description="turn tags: the paper's, letters without meaning, or the model's own"
+        "paper",
+        description="turn tags: the paper's, joined, meaningless letters, or the model's own",
     )
     long_rows: Literal["set_aside", "cut"] = Field(
         "set_aside", description="what becomes of rows above max_length; the official code cuts"

@@ -30,7 +30,7 @@ class Tags(Method):
 
     model: ModelRef = Field(description="the model that gets the tags")
     tags: TagSet = Field(
-        "paper", description="the paper's tags, letters without meaning, or its own"
+        "paper", description="the paper's tags, joined, letters without meaning, or its own"
     )
 
     def run(self, work: Work) -> Outcome:
