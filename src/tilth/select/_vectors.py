@@ -11,7 +11,7 @@ from tilth.errors import DataError
 __all__ = ["PIECE", "Arrays", "Vectors", "exact_dots", "nonzero", "rounding"]
 
 PIECE = 2**16
-"""Numbers held at once while exact scores are computed: half a MB of float64, which stays in cache."""
+"""Numbers held at once while exact scores are computed: 512 KB of float64, in cache."""
 
 Arrays = np.ndarray | Sequence[np.ndarray]
 
@@ -47,6 +47,7 @@ class Vectors:
         self.start = start
         self._arrays = arrays
         self._ends = start + np.cumsum([len(array) for array in arrays])
+        self.starts = [int(end) - len(array) for end, array in zip(self._ends, arrays, strict=True)]
         self.dimensions = arrays[0].shape[1]
         if not len(self):
             raise DataError(f"{what} has no rows", where=what, fix="give at least one row")
@@ -63,8 +64,8 @@ class Vectors:
             size: Most rows of a block.
             allowed: int [M] ascending, the rows to read; ``None``: all.
         """
-        for end, array in zip(self._ends.tolist(), self._arrays, strict=True):
-            begin = end - len(array)
+        for begin, array in zip(self.starts, self._arrays, strict=True):
+            end = begin + len(array)
             for first in range(begin, end, size):
                 last = min(first + size, end)
                 rows = np.arange(first, last)
@@ -81,9 +82,8 @@ class Vectors:
         taken = np.empty((len(rows), self.dimensions))
         of = np.searchsorted(self._ends, rows, side="right")
         for number in np.unique(of):
-            array = self._arrays[number]
             mine = of == number
-            taken[mine] = array[rows[mine] - (self._ends[number] - len(array))]
+            taken[mine] = self._arrays[number][rows[mine] - self.starts[number]]
         return taken
 
     def refuse(self, rows: np.ndarray) -> None:
