@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import tilth.select
 from tilth.errors import TilthError
+from tilth.select._best import best_rows, merged
 from tilth.select._similarity import Similarity
 from tilth.select._vectors import Vectors, exact_dots, rounding
 from tilth.select.targeted import Rule, TargetedOrder, global_top, mean_max, round_robin
@@ -114,6 +115,24 @@ def test_a_longer_order_begins_with_the_shorter(problem: Any, data: st.DataObjec
     whole = [row for row, *_ in naive(queries, pool, len(pool), tasks, rule)]
     for count in data.draw(st.lists(st.integers(1, len(pool) + 3), min_size=1, max_size=4)):
         assert order.first(count).rows.tolist() == whole[:count]
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.data())
+def test_shards_merge_in_any_order(problem: Any, data: st.DataObject) -> None:
+    queries, pool, tasks = problem
+    depth = data.draw(st.integers(1, len(pool)))
+    borders = sorted(data.draw(st.sets(st.integers(1, max(1, len(pool) - 1)), max_size=3)))
+    starts = [0, *(border for border in borders if border < len(pool))]
+    similarity = Similarity(Vectors(queries, "queries"), tasks or range(len(queries)))
+    parts = [
+        best_rows(similarity, Vectors(part, "pool", start), depth)
+        for start, part in zip(starts, np.split(pool, starts[1:]), strict=True)
+    ]
+    whole = best_rows(similarity, Vectors(pool, "pool"), depth)
+    found = merged(data.draw(st.permutations(parts)), depth)
+    for name in ("rows", "scores", "queries"):
+        assert getattr(found, name).tolist() == getattr(whole, name).tolist()
 
 
 @settings(max_examples=40, deadline=None)

@@ -68,6 +68,9 @@ class Order(ABC):
         total: How many rows there are to choose from.
         depth: Length of the lists at first; ``None``: twice what each gives if no two lists hold
             the same row, at least 64. No value changes the order.
+
+    Attributes:
+        depth: Length of the lists that have been looked up, 0 before the first.
     """
 
     def __init__(self, similarity: Similarity, total: int, depth: int | None) -> None:
@@ -75,7 +78,7 @@ class Order(ABC):
         self._similarity = similarity
         self._total = total
         self._start = depth
-        self._depth = 0
+        self.depth = 0
         self._pulls = Pulls(nothing, nothing, nothing, np.zeros(0))
 
     @abstractmethod
@@ -94,8 +97,8 @@ class Order(ABC):
         depth = self._start or max(64, 2 * math.ceil(count / self._similarity.groups))
         while len(self._pulls) < count:
             # One list of `count` rows holds as many different ones: none needs to be longer.
-            self._depth = min(max(depth, 4 * self._depth), count)
-            best = self._best(self._depth)
+            self.depth = min(max(depth, 4 * self.depth), count)
+            best = self._best(self.depth)
             if best.stretched and not len(self._pulls):
                 _warn_of_lengths(best.stretched, "pool")
             self._pulls = _turns(best)
