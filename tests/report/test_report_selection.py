@@ -98,7 +98,7 @@ def test_it_says_what_was_chosen_and_why_the_rest_was_not(page: str) -> None:
     words = Page(page).words()
     for part in (
         "300 of 2,000 rows, chosen by select.rds_plus",
-        "others came first",
+        "others were preferred",
         "too similar to a chosen row",
         "its source was full",
         "repeats a held-out item",

@@ -23,7 +23,7 @@ __all__ = ["write"]
 
 WHY = {
     "chosen": "chosen",
-    "rank": "others came first",
+    "rank": "others were preferred",
     "similar": "too similar to a chosen row",
     "cap": "its source was full",
     "held_out": "repeats a held-out item",
