@@ -24,6 +24,7 @@ from tilth.data.write import Rejection, write_rejected
 from tilth.errors import DataError, TrainingError
 from tilth.method import Method, Outcome, Work
 from tilth.models.adapters.attach import in_place
+from tilth.models.adapters.nf4 import weights_in
 from tilth.models.chat import encode_chat
 from tilth.models.load import base_name, load, pick_device
 from tilth.models.reference import Reference, digest, resolve
@@ -352,7 +353,7 @@ def _metrics(engine: Engine, setup: _Setup) -> dict[str, Any]:
         "steps": engine.state.global_step,
         "tokens": engine.tokens,
         "target_tokens": engine.targets,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": weights_in(model),
         "trainable_parameters": engine.trainable,
         "loss_first": engine.rows[0]["loss"] if engine.rows else None,
         "loss_last": engine.rows[-1]["loss"] if engine.rows else None,

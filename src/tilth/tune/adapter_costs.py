@@ -101,6 +101,7 @@ def measure(
     """Measures one adapter in this process; see :func:`adapter_costs`."""
     import torch
 
+    from tilth.models.adapters.nf4 import weights_in
     from tilth.models.load import load, pick_device
     from tilth.models.reference import resolve
     from tilth.tune._adapters import adapt, save_adapter
@@ -129,9 +130,8 @@ def measure(
         else:
             save_adapter(tuned, folder)  # type: ignore[arg-type]
         saved = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    everything = sum(_weights(p) for p in tuned.parameters())
     memory = _memory(place) - before
-    return AdapterCost(adapter, trained, trained / everything, saved, memory, seconds)
+    return AdapterCost(adapter, trained, trained / weights_in(tuned), saved, memory, seconds)
 
 
 def _timed(model: torch.nn.Module, ids: torch.Tensor, rate: float, steps: int) -> float:
@@ -150,12 +150,6 @@ def _timed(model: torch.nn.Module, ids: torch.Tensor, rate: float, steps: int) -
             torch.cuda.synchronize()
         times.append(perf_counter() - start)
     return median(times[1:])
-
-
-def _weights(parameter: torch.nn.Parameter) -> int:
-    """How many weights a parameter holds; two to a byte where they are rounded to four bits."""
-    rounded = getattr(parameter, "quant_state", None)  # bitsandbytes puts it there
-    return int(rounded.shape.numel()) if rounded is not None else parameter.numel()
 
 
 def _memory(place: torch.device) -> int:

@@ -21,7 +21,7 @@ from tilth.models.adapters.parts import head_name
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["NOTE", "dequantize", "is_double", "note_of", "quantize", "write_note"]
+__all__ = ["NOTE", "dequantize", "is_double", "note_of", "quantize", "weights_in", "write_note"]
 
 NOTE = "base_quantization.json"
 """The file beside an adapter that says how its base was rounded."""
@@ -117,6 +117,12 @@ def is_double(model: nn.Module) -> bool:
     four_bits = _library().nn.Linear4bit
     rounded = (m for m in model.modules() if isinstance(m, four_bits))
     return bool(next(rounded).weight.quant_state.nested)
+
+
+def weights_in(model: nn.Module) -> int:
+    """How many weights `model` holds; two of those that are rounded share a byte."""
+    states = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
+    return sum(p.numel() if s is None else int(s.shape.numel()) for p, s in states)
 
 
 def write_note(folder: Path, *, double: bool) -> None:
