@@ -13,8 +13,6 @@ from tilth.generate import Transform
 
 ASKED = "Which crops like shade {}?"
 ROWS = [Example.pair(ASKED.format(i), f"Crops like shade {i}. Yes.") for i in range(6)]
-    Example.pair(f"Which crops like shade {i}?", f"Crops like shade {i}. Yes.") for i in range(6)
-]
 
 
 def quiet(line: str) -> None:

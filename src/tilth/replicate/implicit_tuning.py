@@ -54,8 +54,8 @@ def cell(arm: Arm, seed: Seed, quick: bool, folder: Path) -> Measured:
     from tilth.replicate._implicit_parts import questions, ranked
 
     settings, ledger = dict(arm.settings), Ledger()
+    reference = _model(settings, int(seed), quick, folder, ledger)
     with ledger.measure():
-        reference = _model(settings, int(seed), quick, folder, ledger)
         model = engine(reference, ledger=ledger, batch_size=64)
         items = questions(seed, 1 if quick else 6)
         said = _asked(model, items, settings, seed)
@@ -76,7 +76,7 @@ def cell(arm: Arm, seed: Seed, quick: bool, folder: Path) -> Measured:
 
 
 def _model(settings: dict[str, Any], seed: int, quick: bool, folder: Path, ledger: Ledger) -> str:
-    """The reference of the arm's model; tunes it where it is tuned."""
+    """The reference of the arm's model; tunes it where it is tuned, and books what that cost."""
     from tilth.data import write_rows
     from tilth.replicate._implicit_parts import rule_file, training_rows
     from tilth.tune import ResponseOnly, SingleTask, Tags
