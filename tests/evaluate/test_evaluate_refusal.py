@@ -190,7 +190,7 @@ def test_a_base_model_refuses_strangers_by_its_probabilities(
     assert any("refuses" in line and "of answerable twins" in line for line in said)
 
 
-@pytest.mark.parametrize("by", ["entropy", "p_true", "confidence"])
+@pytest.mark.parametrize("by", ["entropy", "p_true", "confidence", "p_refusal"])
 def test_every_test_time_number_can_decide(by: str, facts: dict[str, str], tmp_path: Path) -> None:
     made = Refusal(
         model="seedling:large",

@@ -150,3 +150,14 @@ def test_what_was_decoded_is_what_a_training_text_holds(form: Any) -> None:
         ids = renderer.answer(word)
         text = renderer.tokenizer.decode([*renderer.prompt(OPEN[0]), *ids])
         assert text.endswith(f" {word}") or (form == "chat" and text.endswith(word))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_probability_of_all_refusals_is_the_sum(name: Any, models: dict[Any, Path]) -> None:
+    refusals = ("I do not know", "no")
+    ask = asker(models[name], refusals=refusals)
+    for question, answered in zip(OPEN, ask(OPEN), strict=True):
+        prompt, end = ask.renderer.prompt(question), ask.renderer.end()
+        said = [continued(ask.model, prompt, ask.renderer.answer(r) + end) for r in refusals]
+        assert answered.shares["refusal"] == pytest.approx(sum(map(math.exp, said)), rel=1e-3)
+    assert [a.text for a in asker(models[name])(OPEN)] == [a.text for a in ask(OPEN)]

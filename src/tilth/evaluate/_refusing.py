@@ -52,7 +52,7 @@ def evaluate(settings: Refusal, work: Work) -> Outcome:
     asked = _ask(settings, settings.data, asking, work, rejected)
     threshold = _threshold(settings, asked, asking, work, rejected)
     write_rejected(work.folder / "rejected.jsonl", rejected)
-    refused = asked.words if threshold is None else asked.trust < threshold
+    refused = asked.words if threshold is None else asked.words | (asked.trust < threshold)
     _write_table(work.folder / "refusal.jsonl", settings, asked, refused)
     write_scores(work.folder / "scores.jsonl", _scores(asked, refused, work))
     answerable = np.array([q.answerable for q in asked.questions])
@@ -82,6 +82,7 @@ def _asking(settings: Refusal, work: Work) -> Asking:
         max_new_tokens=settings.max_new_tokens or told.get("max_new_tokens", 15),
         tails=tails,
         single_token=settings.certainty_tokens == "first",
+        refusals=settings.refuse_by == "p_refusal",
         samples=settings.samples if settings.refuse_by == "entropy" else 0,
         temperature=settings.temperature,
         seed=work.test_seeds[0].derive("samples"),
@@ -146,6 +147,8 @@ def _trust(settings: Refusal, answered: Answered, refused_in_words: bool) -> flo
         return _confidence(settings, answered)
     if settings.refuse_by == "p_predict":
         return answered.p_predict
+    if settings.refuse_by == "p_refusal":
+        return 1 - answered.shares["refusal"]
     return answered.shares["sure" if settings.refuse_by == "p_sure" else "true"]
 
 

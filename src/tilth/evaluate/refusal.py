@@ -13,7 +13,7 @@ from tilth.models.wording import Form
 
 __all__ = ["Refusal"]
 
-By = Literal["p_sure", "p_predict", "confidence", "entropy", "p_true", "words"]
+By = Literal["p_sure", "p_predict", "confidence", "entropy", "p_true", "p_refusal", "words"]
 
 
 class Refusal(Method):
@@ -26,11 +26,13 @@ class Refusal(Method):
         p_sure     = P(" sure") / (P(" sure") + P(" unsure")), of the whole words
         confidence = weight * p_predict + (1 - weight) * p_sure
 
-    ``refuse_by`` says which number decides: those of a tuned model, the test-time baselines
+    ``refuse_by`` says which number decides: those of a tuned model, or the test-time baselines
     ``p_predict``, ``entropy`` (of sampled answers) and ``p_true`` (the model is asked whether its
-    answer is true), or ``words`` (the answer is itself a refusal, as after ``texts: replace``). The
-    threshold is chosen on ``validation`` questions by ``rule`` and never assumed: a tuned model's
-    two words are seldom equally likely beforehand. Answered is what reaches the threshold.
+    answer is true). After ``texts: replace`` the answer is itself a refusal, in ``words``; since
+    greedy decoding weighs one sentence against one answer, though many sentences refuse,
+    ``p_refusal`` adds up the probabilities of all of them. The threshold is chosen on
+    ``validation`` questions by ``rule`` and never assumed: a tuned model's two words are seldom
+    equally likely beforehand. Answered is what reaches the threshold and is no refusal in words.
 
     Measured on answerable questions: coverage, refusal rate, accuracy of what is answered
     (``willing_accuracy``) and of all, average precision along falling trust, the risk-coverage
@@ -70,7 +72,7 @@ class Refusal(Method):
     validation: DataRef | None = Field(None, description="Other questions, for the threshold.")
     base: ModelRef | None = Field(None, description="The untouched model, to compare with.")
     refuse_by: By = Field(
-        "p_sure", description="p_sure, p_predict, confidence, entropy, p_true, or words."
+        "p_sure", description="p_sure, p_predict, confidence, entropy, p_true, p_refusal, words."
     )
     rule: Rule = Field("balanced", description="How the threshold is chosen.")
     target: float | None = Field(None, ge=0, le=1, description="Of rule: coverage or risk.")

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 from tilth.cost import Ledger
 from tilth.data.questions import Question
+from tilth.data.refusals import REFUSALS
 from tilth.models.certainty import Answered, Asker
 from tilth.models.load import load
 from tilth.models.progress import row_bar
 from tilth.models.reference import digest
-from tilth.models.wording import Form, Renderer, wording_named
+from tilth.models.wording import Form, Renderer, as_answer, wording_named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,6 +44,7 @@ class Asking:
         max_new_tokens: Tokens of an answer; 15 in R-Tuning's probes.
         tails: Names of what is asked afterwards: ``sure``, ``true``.
         single_token: Weigh only the first token of a tail's words.
+        refusals: Add up the probabilities of tilth's refusals as answers.
         samples: Sampled answers to each open question.
         temperature: Of the sampled answers; 0.7 in R-Tuning's code.
         seed: Names their draws.
@@ -53,6 +55,7 @@ class Asking:
     max_new_tokens: int = 15
     tails: tuple[str, ...] = ()
     single_token: bool = False
+    refusals: bool = False
     samples: int = 0
     temperature: float = 0.7
     seed: int = 0
@@ -71,6 +74,7 @@ class Asking:
             max_new_tokens=self.max_new_tokens,
             tails=[words.tail(name) for name in self.tails],  # type: ignore[arg-type]
             single_token=self.single_token,
+            refusals=tuple(as_answer(r, words) for r in REFUSALS) if self.refusals else (),
             samples=self.samples,
             temperature=self.temperature,
             seed=self.seed,

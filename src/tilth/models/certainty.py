@@ -51,7 +51,8 @@ class Answered:
         entropy: In nats: exact over the letters of a choice, over the strings of the sampled
             answers otherwise; None where neither was asked for.
         samples: The sampled answers.
-        shares: Per tail the probability of its first continuation among the two.
+        shares: Per tail the probability of its first continuation among the two; ``refusal`` is
+            the probability of all refusals together, where they were given.
         written: Tokens that were generated, those of the samples included.
     """
 
@@ -102,6 +103,7 @@ class Asker:
         max_new_tokens: Tokens of an answer.
         tails: What is asked after the answer.
         single_token: Weigh only the first tokens of a tail's continuations.
+        refusals: Answers whose probabilities are added up to the share ``refusal``.
         samples: Sampled answers to open questions; choices need none.
         temperature: Of the sampled answers.
         seed: Names the draws, together with the question's id.
@@ -116,6 +118,7 @@ class Asker:
         max_new_tokens: int = 15,
         tails: Sequence[Tail] = (),
         single_token: bool = False,
+        refusals: Sequence[str] = (),
         samples: int = 0,
         temperature: float = 0.7,
         seed: int = 0,
@@ -129,6 +132,7 @@ class Asker:
         self.tails = {
             tail.name: (renderer.tail(tail), renderer.pair(tail, single_token)) for tail in tails
         }
+        self.refusals = [[*renderer.answer(text), *renderer.end()] for text in refusals]
         self._forward = Forward(model)
         self._parameters = counted_parameters(model)
         self._stop_ids = end_ids(model, renderer.tokenizer) | renderer.stop_ids
@@ -139,6 +143,7 @@ class Asker:
         tails = [len(ids) + max(map(len, pair)) for ids, pair in self.tails.values()]
         prompt = len(self.renderer.prompt(question))
         room = self.max_new_tokens + max(tails, default=0)
+        room = max(room, *map(len, self.refusals), 0)
         if self._window is None or prompt + room <= self._window:
             return ""
         return (
@@ -156,11 +161,12 @@ class Asker:
             output = self._forward(ids_BT, mask_BT, keep=1, use_cache=True)
             cache, first_BV = output.past_key_values, output.logits[:, -1].float()
             cache.activate_past_recording()  # so that windowed layers can be cut back too
+            refused_B = self._refused(first_BV, cache, mask_BT)
             if questions[0].choices:
                 mask = self._pick(rows, first_BV, cache, mask_BT)
             else:
                 mask = self._decode(rows, first_BV, cache, mask_BT)
-            shares = self._weigh(rows, cache, mask)
+            shares = {**self._weigh(rows, cache, mask), **refused_B}
             drawn: list[tuple[str, ...]] = [()] * len(rows)
             if self.samples and not questions[0].choices:
                 cache.crop(-(mask.shape[1] - mask_BT.shape[1]))
@@ -275,6 +281,16 @@ class Asker:
             cache.crop(-head)
         return total_B
 
+    def _refused(
+        self, logits_BV: torch.Tensor, cache: Any, mask_BT: torch.Tensor
+    ) -> dict[str, list[float]]:
+        """Per row the probability that the answer is one of the refusals, word for word."""
+        if not self.refusals:
+            return {}
+        logs_BV = logits_BV.log_softmax(-1)
+        said = [self._continued(ids, logs_BV, cache, mask_BT) for ids in self.refusals]
+        return {"refusal": np.exp(np.logaddexp.reduce(said)).tolist()}
+
     # Sampled answers
 
     def _sample(
@@ -346,6 +362,7 @@ class Asker:
         """Books what an answer costs, also where an earlier attempt has paid for it."""
         config = self.model.config
         tails = sum(len(ids) for ids, _ in self.tails.values())
+        tails += sum(map(len, self.refusals))
         read = len(self.renderer.prompt(question)) + tails + answered.written
         flops = forward_flops(
             self._parameters, read, config.num_hidden_layers, config.hidden_size, read / 2

@@ -84,7 +84,8 @@ class ProbeRow:
 
 def fingerprint(ref: str, asking: Asking) -> str:
     """A hash of the model's content and of how it is asked, the seed of the samples aside."""
-    how = {k: v for k, v in asdict(asking).items() if k not in ("seed", "tails", "single_token")}
+    later = ("seed", "tails", "single_token", "refusals")
+    how = {k: v for k, v in asdict(asking).items() if k not in later}
     text = json.dumps([digest(ref), how], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

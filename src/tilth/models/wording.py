@@ -28,6 +28,7 @@ __all__ = [
     "Renderer",
     "Tail",
     "Wording",
+    "as_answer",
     "tuned_with",
     "wording_named",
 ]
@@ -103,12 +104,12 @@ WORDINGS: dict[str, Wording] = {
             ".",
             " Is this answer True or False? It is",
         ),
-        Wording("short", "Question: {question}\nAnswer:", "\n", "I am", ".", "This is"),
+        Wording("short", "Question: {question}\nAnswer:", "\n", "Answer:", ".", "Answer:"),
     )
 }
 """``sentence`` is laid out as in R-Tuning: one line, and a full stop ends the answer, which cuts
-"U.S." short. ``lines`` ends an answer with its line instead. ``short`` has next to no words around
-the certainty, for models of few tokens. All words are ours."""
+"U.S." short. ``lines`` ends an answer with its line instead. ``short`` has no words around the
+certainty but those that a model of few tokens knows from before an answer. All words are ours."""
 
 
 def wording_named(name: str) -> Wording:
@@ -124,6 +125,11 @@ def wording_named(name: str) -> Wording:
             fix=nearest(name, WORDINGS) or f"known: {', '.join(WORDINGS)}",
         )
     return WORDINGS[name]
+
+
+def as_answer(text: str, wording: Wording) -> str:
+    """An answer without the mark that ends it, which is put behind every answer anyway."""
+    return text.removesuffix(wording.end).rstrip()
 
 
 class Renderer:

@@ -13,7 +13,7 @@ from tilth.data.questions import Question
 from tilth.data.refusals import REFUSALS
 from tilth.errors import DataError
 from tilth.models.probe import ProbeRow
-from tilth.models.wording import Renderer, Wording
+from tilth.models.wording import Renderer, Wording, as_answer
 from tilth.tune._corpus import Encoded
 
 __all__ = ["Loss", "Text", "Texts", "Unsure", "encoded", "texts_of"]
@@ -114,7 +114,7 @@ def encoded(texts: Sequence[Text], renderer: Renderer, loss: Loss) -> Iterator[E
     tail = renderer.tail(asks)[len(end) :]
     words = dict(zip(("sure", "unsure"), renderer.pair(asks), strict=True))
     for text in texts:
-        answer = text.answer.removesuffix(renderer.wording.end).rstrip()
+        answer = as_answer(text.answer, renderer.wording)
         parts = [(renderer.prompt(text.question), False)]
         parts += [(renderer.answer(answer), True)] if answer else []
         parts.append((end, bool(answer)))
