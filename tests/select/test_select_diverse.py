@@ -73,8 +73,14 @@ def test_any_block_keeps_what_looking_one_by_one_keeps(pool: Any, data: st.DataO
     threshold = data.draw(st.sampled_from([0.9, 0.5, 0.0, -0.3, 1.0]) | at)  # also exactly reached
     budget = data.draw(st.integers(0, len(order) + 1))
     block_rows = data.draw(st.none() | st.integers(1, 20))
-    found = filtered(rows, order, budget, threshold, block_rows=block_rows)
-    assert found == naive(rows, order, budget, threshold)
+    expected = naive(rows, order, budget, threshold)
+    assert filtered(rows, order, budget, threshold, block_rows=block_rows) == expected
+    # However many first numbers are compared, and whether pairs are finished alone or together.
+    first, pair = data.draw(st.integers(1, rows.shape[1])), data.draw(st.sampled_from([0, 32]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tilth.select.diverse._Kept._cheapest", lambda self, sample: first)
+        patch.setattr("tilth.select.diverse._PAIR", pair)
+        assert filtered(rows, order, budget, threshold, block_rows=block_rows) == expected
 
 
 @settings(max_examples=30, deadline=None)

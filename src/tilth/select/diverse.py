@@ -21,6 +21,8 @@ from tilth.select._vectors import PIECE, Arrays, Vectors, exact_dots, nonzero, r
 __all__ = ["Reasons", "Rejection", "greedy_diverse"]
 
 _BLOCK = 256  # rows looked at together; our choice, fastest of 128 to 1024
+_SAMPLE = 256  # rows by which to choose how to compare; our choice
+_PAIR = 32  # what one pair costs alone, against its part of a matrix product; measured, d = 384
 _CHUNK = 4096  # kept rows that a block meets at once: 16 MB of cosines
 
 
@@ -94,7 +96,7 @@ def greedy_diverse(
         budget: Stop when so many are kept.
         threshold: Highest cosine allowed between kept rows. Paper, section 2.5, and official code.
         block_rows: Rows looked at together; ``None``: 256. No value changes the result.
-            result. Our choice.
+            256 is our choice.
 
     Returns:
         int64 [K], the kept rows in order; and for every other row of `order` why it was rejected.
@@ -113,7 +115,7 @@ def greedy_diverse(
     rows = _checked(order, budget, threshold, len(vectors))
     lengths = _lengths(vectors, rows)
     size = block_rows or _BLOCK
-    kept = _Kept(vectors, lengths, threshold)
+    kept = _Kept(vectors, lengths, threshold, sample=rows[:: len(rows) // _SAMPLE + 1])
     is_kept = np.zeros(len(rows), bool)
     similar_to = np.full(len(rows), -1)
     similarity = np.full(len(rows), np.nan, np.float32)
@@ -134,15 +136,59 @@ def greedy_diverse(
 
 
 class _Kept:
-    """The rows kept so far, as unit rows in float32."""
+    """The rows kept so far, as float32 [K, 1 + d]: unit rows, led by the length of their rest.
 
-    def __init__(self, vectors: Vectors, lengths: np.ndarray, threshold: float) -> None:
+    The rest of a row is what follows its first numbers. By Cauchy and Schwarz a cosine is at most
+    the dot product over the first numbers plus the product of the lengths of the rests, so that a
+    short product tells most pairs that cannot be above the threshold.
+    """
+
+    def __init__(
+        self, vectors: Vectors, lengths: np.ndarray, threshold: float, sample: np.ndarray
+    ) -> None:
         self.rows = np.zeros(0, np.int64)
         self._chunks: list[np.ndarray] = []
         self._vectors = vectors
         self._lengths = lengths
         self._threshold = np.float32(threshold)
         self._margin = np.float32(2 * rounding(vectors.dimensions))
+        self._first = vectors.dimensions
+        self._first = self._cheapest(self._units(sample)[:, 1:])
+
+    def _cheapest(self, sample: np.ndarray) -> int:
+        """How many first numbers cost least: all, where they do not tell enough pairs."""
+        d = self._vectors.dimensions
+        costs = {d: 1.0}
+        for first in {d // 8, d // 4, d // 2} - {0}:
+            rest = np.linalg.norm(sample[:, first:], axis=1)
+            bound = sample[:, :first] @ sample[:, :first].T + np.outer(rest, rest)
+            share = np.triu(bound >= self._threshold, 1).sum() / max(1, len(sample) ** 2 / 2)
+            costs[first] = first / d + min(1.0, share * _PAIR)
+        return min(costs, key=costs.__getitem__)
+
+    def _units(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [n, 1 + d]."""
+        exact = self._vectors.take(rows)
+        exact /= self._lengths[rows][:, None]
+        rest = exact[:, self._first :]
+        units = np.empty((len(rows), 1 + exact.shape[1]), np.float32)
+        units[:, 0] = np.sqrt(np.einsum("ij,ij->i", rest, rest))
+        units[:, 1:] = exact
+        return units
+
+    def _fast(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """float32 [n, C], cosines of units; or bounds of them that are below the threshold."""
+        if self._first == self._vectors.dimensions:
+            return left[:, 1:] @ right[:, 1:].T
+        cosines = left[:, : 1 + self._first] @ right[:, : 1 + self._first].T
+        row, column = nonzero(cosines >= self._threshold - self._margin)
+        if len(row) * _PAIR > cosines.size:
+            return left[:, 1:] @ right[:, 1:].T
+        step = max(1, PIECE // left.shape[1])
+        for first in range(0, len(row), step):
+            at = row[first : first + step], column[first : first + step]
+            cosines[at] = np.einsum("ij,ij->i", left[at[0], 1:], right[at[1], 1:])
+        return cosines
 
     def meet(self, rows: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keeps up to `room` of the rows [B] that come next.
@@ -151,38 +197,35 @@ class _Kept:
             bool [B], kept; int64 [B], the most similar kept row of each rejected one, else -1;
             float32 [B], the cosine to it, else NaN.
         """
-        exact = self._vectors.take(rows)
-        exact /= self._lengths[rows][:, None]
-        unit = exact.astype(np.float32)
-        del exact
+        units = self._units(rows)
         nearest = _Nearest(len(rows), self._threshold - self._margin, self._margin)
         for number, chunk in enumerate(self._chunks):
             first = number * _CHUNK
             filled = chunk[: len(self.rows) - first]
-            nearest.meet(np.arange(len(rows)), unit @ filled.T, first)
+            nearest.meet(np.arange(len(rows)), self._fast(units, filled), first)
         above = nearest.best > self._threshold + self._margin
         unsure = ~above & (nearest.best >= self._threshold - self._margin)
         _, cosines = self._settled(nearest, rows, unsure)
         above[unsure] = cosines[unsure] > self._threshold
         left = np.flatnonzero(~above)
-        new = left[self._mutual(rows[left], unit[left])][:room]
+        new = left[self._mutual(rows[left], units[left])][:room]
         is_kept = np.zeros(len(rows), bool)
         is_kept[new] = True
         before = len(self.rows)
-        self._append(rows[new], unit[new])
+        self._append(rows[new], units[new])
         rejected = ~is_kept
         if len(new) == room:
             rejected[new[-1] :] = False
         out = np.flatnonzero(rejected)
         if len(out) and len(new):
-            cosines = unit[out] @ unit[new].T
+            cosines = self._fast(units[out], units[new])
             cosines[new > out[:, None]] = -np.inf
             nearest.meet(out, cosines, before)
         return is_kept, *self._settled(nearest, rows, rejected)
 
-    def _mutual(self, rows: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    def _mutual(self, rows: np.ndarray, units: np.ndarray) -> np.ndarray:
         """Which of the rows stay, as positions, when each that stays rejects later ones."""
-        cosines = unit @ unit.T
+        cosines = self._fast(units, units)
         one, other = nonzero(cosines >= self._threshold - self._margin)
         one, other = one[one < other], other[one < other]
         clash = cosines[one, other] > self._threshold + self._margin
@@ -220,14 +263,14 @@ class _Kept:
             cosines[first : first + step] = dots / (self._lengths[one] * self._lengths[other])
         return cosines.astype(np.float32)
 
-    def _append(self, rows: np.ndarray, unit: np.ndarray) -> None:
+    def _append(self, rows: np.ndarray, units: np.ndarray) -> None:
         """Adds kept rows, in chunks of equal size so that nothing is ever copied."""
         done = 0
         while done < len(rows):
             used = len(self.rows) % _CHUNK
             if not used:  # the system gives memory only to the part that is written
-                self._chunks.append(np.empty((_CHUNK, unit.shape[1]), np.float32))
-            part = unit[done : done + _CHUNK - used]
+                self._chunks.append(np.empty((_CHUNK, units.shape[1]), np.float32))
+            part = units[done : done + _CHUNK - used]
             self._chunks[-1][used : used + len(part)] = part
             self.rows = np.concatenate([self.rows, rows[done : done + len(part)]])
             done += len(part)
