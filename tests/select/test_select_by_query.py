@@ -243,6 +243,18 @@ def test_a_query_given_twice_keeps_its_turns(files: Path, tmp_path: Path) -> Non
     assert shares == {twice[0].id: 3, f"{twice[0].id}#2": 0}, "its twin's turns are spent"
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan, 3.0])
+def test_a_stored_row_that_is_no_unit_row_is_named(
+    files: Path, tmp_path: Path, value: float
+) -> None:
+    index = tmp_path / "index"
+    select(files, tmp_path / "a", index=str(index))
+    np.load(index / "00000.npy", mmap_mode="r+")[7] = value
+    with pytest.raises(DataError, match="1 rows of the index are zero, not a number") as caught:
+        select(files, tmp_path / "b", index=str(index))
+    assert read(files / "pool.jsonl")[7].id in caught.value.problem
+
+
 def test_dimensions_must_agree() -> None:
     with pytest.raises(DataError):
         round_robin(np.eye(4), np.eye(3), 2)

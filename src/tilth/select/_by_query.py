@@ -26,6 +26,7 @@ from tilth.select.targeted import TargetedOrder
 
 __all__ = ["ByQuery"]
 
+_OFF_UNIT = 0.01  # how far a stored row's length may lie from 1; float16 stays within 0.001
 _BLOCK = 65_536  # rows of the pool that are compared with the queries at once
 
 
@@ -120,7 +121,8 @@ class ByQuery(Selector):
             queries.vectors, vectors, tasks=queries.tasks, rule=self.rule, allowed=usable
         )
         repeats = self._in_pool(pool, queries, work)
-        scores, nearest = _similarities(vectors, queries, self.rule)
+        scores, nearest, lengths = _similarities(vectors, queries, self.rule)
+        self._check(pool, usable[~(np.abs(lengths[usable] - 1) < _OFF_UNIT)], index)
         scores[list(filled.refused)] = np.nan
         told = _Told(order, queries, scores, nearest, filled, repeats)
         return Ranking(
@@ -144,6 +146,16 @@ class ByQuery(Selector):
                 "index_tokens": filled.tokens,
             },
         )
+
+    def _check(self, pool: Rows, broken: np.ndarray, index: Index) -> None:
+        """Refuses stored embeddings that are zero, not a number, or otherwise no unit rows."""
+        if len(broken):
+            ids = ", ".join(pool[i].id for i in broken[:5].tolist())
+            raise DataError(
+                f"{len(broken)} rows of the index are zero, not a number or not unit rows: {ids}",
+                where=str(index.folder),
+                fix="remove the folder; the pool is then embedded again",
+            )
 
     def _without_leaks(self, rows: Rows, work: Work) -> tuple[list[Example], int]:
         """The queries that repeat no test item; the others go to ``leakage.jsonl``.
@@ -280,23 +292,26 @@ class _Told:
 
 def _similarities(
     vectors: np.ndarray, queries: _Queries, rule: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Per row its similarity float64 [N] and its nearest query int [N], up to rounding.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per row its similarity float64 [N], nearest query int [N] and length [N], up to rounding.
 
     The similarity is the highest for a query; under ``mean_max`` the mean over tasks of these.
     """
     tasks = queries.tasks or queries.names
     groups = [[i for i, task in enumerate(tasks) if task == name] for name in dict.fromkeys(tasks)]
     scores, nearest = np.empty(len(vectors)), np.empty(len(vectors), np.int64)
+    lengths = np.empty(len(vectors))
     for start in range(0, len(vectors), _BLOCK):
         part = slice(start, min(start + _BLOCK, len(vectors)))
-        products = np.asarray(vectors[part], np.float32) @ queries.vectors.T
+        block = np.asarray(vectors[part], np.float32)
+        lengths[part] = np.sqrt(np.einsum("nd,nd->n", block, block))
+        products = block @ queries.vectors.T
         nearest[part] = products.argmax(1)
         if rule == "mean_max":
             scores[part] = np.mean([products[:, group].max(1) for group in groups], axis=0)
         else:
             scores[part] = products.max(1)
-    return scores, nearest
+    return scores, nearest, lengths
 
 
 def _name(row: Example) -> str:

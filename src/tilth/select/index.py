@@ -39,6 +39,7 @@ MANIFEST = "index.json"
 SHARD_ROWS = 1_000_000
 WINDOW = 4096  # rows that are tokenised and sorted by length together
 REFUSED = -1
+_TOLD = 10_000  # rows from which every twentieth part is told
 _MAPPED = ("", ".tokens")
 
 Store = Literal["float32", "float16"]
@@ -145,18 +146,22 @@ class Index:
             self._shards = [self._open(name) for name in self._names()]
             known, first = np.unique(ids, return_index=True)
             self._plan(ids[np.sort(first)])
+            still = len(known) - int((self.tokens[self._places(known)] != 0).sum())
+            say(f"index: {still:,} of {len(known):,} different rows are to be embedded")
             new = 0
             for shard in self._shards:
                 for done in self._shard(shard, rows, (known, first), reader, batch_size):
                     new += done
                     advance(done)
+                    if still >= _TOLD and new * 20 // still > (new - done) * 20 // still:
+                        say(f"index: {new:,} of {still:,} rows embedded")
         places = self._places(ids)
         tokens = self.tokens[places]
         why = self._why()
         refused = {int(i): why[int(places[i])] for i in np.flatnonzero(tokens == REFUSED)}
         total = int(tokens[np.unique(places, return_index=True)[1]].clip(min=0).sum())
         reused = len(known) - new
-        say(f"index: {new:,} rows embedded now, {reused:,} were there, {total:,} tokens")
+        say(f"index: {new:,} rows are new, {reused:,} were there, {total:,} tokens in all")
         return Filled(places, len(known), new, reused, total, refused)
 
     def rows(self, places: np.ndarray, scratch: Path) -> np.ndarray:
