@@ -12,8 +12,8 @@ Chosen on tuning seed 1, before any test seed was run: 3 epochs at 1e-3 with all
 scorer 100 groups, 4 epochs at 1.5e-3 in batches of 8; the position-weighted mean as embedding (it
 tells near-duplicates from distinct rows better than the mean does; the last token's state of a
 seedling hardly differs between rows); the threshold 0.95, between the cosines of most
-near-duplicates and those of most distinct rows (the paper's 0.9 is for its own model). Two arms have
-a pool without repeats: there the filter must not help.
+near-duplicates and those of most distinct rows (the paper's 0.9 is for its own model). Two arms
+have a pool without repeats: there the filter must not help.
 """
 
 from __future__ import annotations
