@@ -79,6 +79,12 @@ def test_seed_s_meets_seed_s_and_a_model_without_seed_meets_all() -> None:
     assert [(a.seed, b.seed) for a, b in both] == [(1, 1), (2, 2), (3, 3)]
     alone = paired("rules", [answered(None)], references)
     assert [b.seed for _, b in alone] == [3, 1, 2]
+    outside = paired("arm", [answered(1), answered(2)], [answered(None)])
+    assert [(a.seed, b.seed) for a, b in outside] == [(1, None), (2, None)]
+    said = [[Verdict(1.0, 1, 1)] * 4, [Verdict(0.0, 0, 0)] * 4]
+    triples = [(q, "rye", "oats") for q in ASKED]
+    rate = _rate("arm", outside, [(triples, verdicts) for verdicts in said], 0.95)
+    assert rate["by_seed"] == {"1": 1.0, "2": 0.0}
 
 
 def test_what_cannot_be_paired_is_named() -> None:

@@ -51,7 +51,8 @@ class WinRate(Method):
 
     Arm and reference are lists of answers, one per training seed: seed s is compared with seed s,
     as the manifests say. An arm with one set of answers and no training seed (a base model, a rule
-    adapter) is compared with every reference. Each pair is judged in both orders and the mean
+    adapter) is compared with every reference, and a single reference without one (the answers of
+    another system) with every set of an arm. Each pair is judged in both orders and the mean
     counts; where the judge fails in either order the pair is *missing*, not a tie.
 
     A win rate is mean and standard deviation over the seeds, as the paper prints it, with a
@@ -182,6 +183,8 @@ def paired(
         by_seed[reference.seed] = reference
     if len(arm) == 1 and arm[0].seed is None:
         both = [(arm[0], reference) for reference in references]
+    elif len(references) == 1 and references[0].seed is None:
+        both = [(ours, references[0]) for ours in arm]
     else:
         both = []
         for ours in arm:
@@ -211,8 +214,9 @@ def _rate(
     level: float,
 ) -> dict[str, Any]:
     """Everything that is said of one arm."""
-    rates, controlled, kept, missing, flips = [], [], {}, 0, 0
-    for number, ((_, theirs), (triples, verdicts)) in enumerate(zip(both, judgements, strict=True)):
+    rates, controlled, missing, flips = [], [], 0, 0
+    kept: dict[int | str, np.ndarray] = {}
+    for (ours, theirs), (triples, verdicts) in zip(both, judgements, strict=True):
         given = [
             (t, v.preference)
             for t, v in zip(triples, verdicts, strict=True)
@@ -221,13 +225,14 @@ def _rate(
         if not given:
             raise DataError(
                 f"the judge failed on all {len(verdicts)} pairs: {verdicts[0].error}",
-                where=f"arm {name!r}, seed {theirs.seed}",
+                where=f"arm {name!r}, {ours.ref}",
             )
         missing += len(verdicts) - len(given)
         flips += sum(_flips(v) for v in verdicts)
         preferences = np.array([preference for _, preference in given])
         lengths = np.array([[len(t[1]), len(t[2])] for t, _ in given])
-        kept[theirs.seed if theirs.seed is not None else f"reference {number}"] = preferences
+        seed = ours.seed if theirs.seed is None else theirs.seed
+        kept[f"set {len(kept)}" if seed is None else seed] = preferences
         rates.append(float(preferences.mean()))
         controlled.append(length_controlled(preferences, lengths[:, 0], lengths[:, 1]))
     return {
@@ -255,7 +260,7 @@ def _line(
 ) -> str:
     row = {
         "arm": name,
-        "seed": theirs.seed,
+        "seed": ours.seed if theirs.seed is None else theirs.seed,
         "instruction": triple[0],
         "preference": verdict.preference,
         "first": verdict.first,
