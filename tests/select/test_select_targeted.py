@@ -145,6 +145,12 @@ def test_only_allowed_rows_are_chosen(problem: Any, data: st.DataObject) -> None
     assert found == [(allowed[row], *rest) for row, *rest in among]
 
 
+@pytest.mark.parametrize("allowed", [[0, 3], [-1], [0.5], [True, False, True]])
+def test_allowed_rows_must_be_there(allowed: list[Any]) -> None:
+    with pytest.raises(TilthError, match="below 3"):
+        TargetedOrder(np.eye(3), np.eye(3), allowed=np.array(allowed))
+
+
 def test_the_turn_is_spent() -> None:
     a, b, c, d = (0.9, 0.8), (0.7, 0.3), (0.5, 0.6), (0.1, 0.1)  # q1: a b c d, q2: a c b d
     pool = np.array([a, b, c, d])

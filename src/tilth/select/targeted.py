@@ -120,7 +120,8 @@ class TargetedOrder(Order):
 
     Raises:
         DataError: There are no queries or no rows, their dimensions differ, a query is zero or
-            holds NaN or infinity, or `tasks` does not label every query.
+            holds NaN or infinity, `tasks` does not label every query, or `allowed` names a row
+            that is not there.
 
     Example:
         >>> order = TargetedOrder(np.eye(2), np.eye(2)[[0, 1, 0]])
@@ -140,7 +141,7 @@ class TargetedOrder(Order):
         block_rows: int | None = None,
     ) -> None:
         self._pool = Vectors(pool, "pool")
-        self._allowed = None if allowed is None else np.unique(allowed)
+        self._allowed = None if allowed is None else _checked(allowed, len(self._pool))
         self._block_rows = block_rows
         similarity = similarity_for(queries, tasks, rule, self._pool.dimensions)
         total = len(self._pool) if self._allowed is None else len(self._allowed)
@@ -268,6 +269,14 @@ def similarity_for(
     each: Sequence[Hashable] = range(len(queries)) if tasks is None else tasks
     labels = [None] * len(queries) if rule == "global_top" else each
     return Similarity(queries, labels, mean=rule == "mean_max")
+
+
+def _checked(allowed: np.ndarray, total: int) -> np.ndarray:
+    """The allowed rows in ascending order, each once."""
+    rows = np.unique(allowed)
+    if len(rows) and (rows.dtype.kind not in "iu" or rows[0] < 0 or rows[-1] >= total):
+        raise DataError(f"the allowed rows must be row numbers below {total}", where="allowed")
+    return rows.astype(np.int64)
 
 
 def _warn_of_lengths(count: int, what: str) -> None:
