@@ -1,9 +1,10 @@
 """How time and memory of targeted selection grow, and what one at the paper's size would take.
 
 What it does: runs round-robin on memory-mapped indexes of growing size, each in a process of its
-own; fits the exponents of CPU time and memory in rows, dimensions and queries; and from them prints
-the plan for 5.8 million rows of 4,096 numbers and 949 queries (Ivison et al. 2025). It also runs
-the case that should fit on a laptop: 500,000 rows of 1,024, 300 queries, 50,000 chosen.
+own; fits the exponents of CPU time and memory in rows, dimensions and queries, and the cost of
+reading a number and of a product; and from these prints the plan for 5.8 million rows of 4,096
+numbers and 949 queries (Ivison et al. 2025). It also runs the case that should fit on a laptop:
+500,000 rows of 1,024, 300 queries, 50,000 chosen.
 
     python benchmarks/select_scaling.py                  # writes results/select_scaling.json
     python benchmarks/select_scaling.py --largest 0 --output /tmp/quick.json   # growth only
@@ -23,8 +24,10 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from tilth._manifest import installed_versions
 from tilth.select.targeted import TargetedOrder
@@ -34,7 +37,7 @@ SHARE = 0.056  # of the pool that is chosen: 326,000 of 5.8 million
 
 @dataclass(frozen=True)
 class Case:
-    """One selection; with `clusters` rows lie around so many centres, queries around few of them."""
+    """One selection; with `clusters`, rows lie around so many centres, queries around few."""
 
     rows: int
     dimensions: int
@@ -74,11 +77,11 @@ def grown(rows: int, dimensions: int, queries: int) -> Case:
     return Case(rows, dimensions, queries, round(rows * SHARE))
 
 
-GROWTH = [
-    *(grown(rows, 512, 100) for rows in (25_000, 50_000, 100_000, 200_000, 400_000)),
-    *(grown(100_000, dimensions, 100) for dimensions in (128, 256, 1_024, 2_048)),
-    *(grown(100_000, 512, queries) for queries in (25, 50, 200, 400)),
-]
+GROWTH = {
+    "rows": [grown(rows, 512, 100) for rows in (25_000, 50_000, 100_000, 200_000, 400_000)],
+    "dimensions": [grown(100_000, size, 100) for size in (128, 256, 512, 1_024, 2_048)],
+    "queries": [grown(100_000, 512, queries) for queries in (25, 50, 100, 200, 400, 800)],
+}
 LARGEST = [
     Case(500_000, 1_024, 300, 50_000, dtype="float32"),
     Case(500_000, 1_024, 300, 50_000),
@@ -150,39 +153,46 @@ def measured(case: Case, folder: Path, threads: int, repeats: int) -> dict[str, 
     return best
 
 
-def exponents(runs: list[dict[str, float]], figure: str) -> dict[str, float]:
-    """Least squares of log(figure) on log(rows), log(dimensions) and log(queries)."""
-    logs = np.log([[run["rows"], run["dimensions"], run["queries"]] for run in runs])
-    table = np.column_stack([np.ones(len(logs)), logs])
-    value = np.log([run[figure] for run in runs])
-    fitted, *_ = np.linalg.lstsq(table, value, rcond=None)
-    names = ("factor", "rows", "dimensions", "queries")
-    found = dict(zip(names, map(float, [np.exp(fitted[0]), *fitted[1:]]), strict=True))
-    found["largest_misfit"] = float(np.exp(np.abs(table @ fitted - value).max()))
-    return {name: float(f"{number:.4g}") for name, number in found.items()}
+def exponent(runs: list[dict[str, float]], along: str, figure: str) -> float:
+    """The slope of log(figure) over log(size) by least squares."""
+    sizes, values = (np.log([run[name] for run in runs]) for name in (along, figure))
+    return round(float(np.polyfit(sizes, values, 1)[0]), 3)
 
 
-def plan(runs: list[dict[str, float]]) -> dict[str, float]:
-    """The paper's size, from the measured growth and from the products alone."""
-    fit = exponents(runs, "cpu_seconds")
-    seconds = fit["factor"] * np.prod(
-        [getattr(PAPER, name) ** fit[name] for name in ("rows", "dimensions", "queries")]
-    )
-    rate = max(run["products_per_cpu_second"] for run in runs)
+def costs(runs: list[dict[str, float]]) -> dict[str, float]:
+    """CPU seconds per selection, per number of the index and per product.
+
+    The three-term sum with the least relative error, squared.
+    """
+    numbers = np.array([run["rows"] * run["dimensions"] for run in runs], float)
+    products = numbers * [run["queries"] for run in runs]
+    seconds = np.array([run["cpu_seconds"] for run in runs])
+    table = np.column_stack([np.ones(len(runs)), numbers, products])
+    fitted, _ = nnls(table / seconds[:, None], np.ones(len(runs)))
+    misfit = np.abs(table @ fitted / seconds - 1).max()
+    names = ("fixed", "per_number", "per_product", "largest_misfit")
+    return {x: float(f"{y:.4g}") for x, y in zip(names, [*fitted, misfit], strict=True)}
+
+
+def plan(cost: dict[str, float]) -> dict[str, float]:
+    """The paper's size from the measured costs: an extrapolation."""
+    numbers = PAPER.rows * PAPER.dimensions
+    products = numbers * PAPER.queries
     length = 2 * -(-PAPER.count // PAPER.queries)
-    # Per place of a list: row and fast score while it grows, to twice its length; then four
-    # numbers of eight bytes while it is put in order.
-    lists = PAPER.queries * length * max(2 * (8 + 4), 12 + 4 * 8)
-    block = 4 * (2**22 + 2**22)
+    # A place of a list holds an index and a fast score, for up to twice the length of the list;
+    # at the end index, score, query and order, of eight bytes each, and copies of them.
+    lists = PAPER.queries * length * max(2 * (8 + 4), 2 * 4 * 8)
+    blocks = 4 * (2**22 + 2**22)
     queries = PAPER.queries * PAPER.dimensions * (8 + 4)
     return {
         **asdict(PAPER),
-        "cpu_minutes_from_growth": round(float(seconds) / 60, 1),
-        "cpu_minutes_of_the_products_alone": round(
-            PAPER.rows * PAPER.dimensions * PAPER.queries / rate / 60, 1
+        "products": products,
+        "cpu_minutes": round(
+            (cost["per_number"] * numbers + cost["per_product"] * products) / 60, 1
         ),
-        "memory_mb": round((lists + block + queries) / 2**20),
-        "disk_gb": round(PAPER.rows * PAPER.dimensions * 2 / 1e9, 1),
+        "of_these_products": round(cost["per_product"] * products / 60, 1),
+        "extra_mb": round((lists + blocks + queries) / 2**20),
+        "disk_gb": round(numbers * 2 / 1e9, 1),
     }
 
 
@@ -200,7 +210,7 @@ def main() -> None:
     if asked.child:
         child(Case(**json.loads(asked.child[0])), Path(asked.child[1]), Path(asked.child[2]))
         return
-    report: dict[str, object] = {
+    report: dict[str, Any] = {
         "benchmark": "select_scaling",
         "unit": "extra_mb: peak anonymous memory above what the process held before, without the "
         "pages of the mapped index; the plan is an extrapolation",
@@ -213,11 +223,19 @@ def main() -> None:
     report["largest"] = [
         measured(x, asked.folder, asked.threads, 1) for x in LARGEST[: asked.largest]
     ]
-    runs = [measured(case, asked.folder, 1, asked.repeats) for case in GROWTH]
-    report["growth"] = runs
-    report["exponents"] = {name: exponents(runs, name) for name in ("cpu_seconds", "extra_mb")}
-    report["plan"] = plan(runs)
-    print(json.dumps({"exponents": report["exponents"], "plan": report["plan"]}, indent=1))
+    series = {
+        along: [measured(case, asked.folder, 1, asked.repeats) for case in cases]
+        for along, cases in GROWTH.items()
+    }
+    report["growth"] = series
+    report["exponents"] = {
+        figure: {along: exponent(runs, along, figure) for along, runs in series.items()}
+        for figure in ("cpu_seconds", "extra_mb")
+    }
+    report["cpu_seconds"] = cost = costs([run for runs in series.values() for run in runs])
+    report["plan"] = plan(cost)
+    told = {name: report[name] for name in ("exponents", "cpu_seconds", "plan")}
+    print(json.dumps(told, indent=1))
     asked.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
