@@ -53,6 +53,15 @@ def test_a_constant_on_all_logits_changes_nothing(logits: list[float], constant:
     np.testing.assert_allclose(expected_digit(row + constant), found, atol=1e-9)
 
 
+def test_other_tokens_do_not_count() -> None:
+    logits = torch.tensor([0.3, -1.0, 2.0, 0.0, 1.5, -0.2])
+    others = (torch.full((50,), -9.0), torch.full((50,), 12.0))
+    found = [torch.log_softmax(torch.cat([logits, more]), 0)[:6] for more in others]
+    assert not torch.allclose(found[0], found[1])
+    alone, beside_likely_ones = (expected_digit(row[None].numpy()) for row in found)
+    np.testing.assert_allclose(alone, beside_likely_ones, atol=1e-5)
+
+
 def test_unknown_digits_are_left_out_and_a_row_without_any_is_no_number() -> None:
     nan = math.nan
     rows = np.array([[nan, 0.0, nan, 0.0, nan, nan], [nan] * 6, [nan] * 5 + [-90.0]])

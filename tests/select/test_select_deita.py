@@ -205,14 +205,10 @@ def test_turns_are_counted_and_a_mean_does_not_favour_the_long(tmp_path: Path) -
 
 def test_an_index_is_kept_and_used_again(tmp_path: Path) -> None:
     data = pool(tmp_path / "pool.jsonl", ROWS)
-    said: list[str] = []
-    for name in ("one", "two"):
-        Deita(pool=data, count=2, index=str(tmp_path / "index")).to(
-            tmp_path / name, say=said.append
-        )
-    assert [
-        line for line in said if "3 rows embedded now" in line or "0 rows embedded" in line
-    ] == [line for line in said if line.startswith("index:")]
+    method = Deita(pool=data, count=2, index=str(tmp_path / "index"))
+    first, again = (method.to(tmp_path / name, say=quiet) for name in ("first", "again"))
+    assert first.manifest.cost["tokens_read"] > again.manifest.cost["tokens_read"] == 0
+    assert first.manifest.files == again.manifest.files
 
 
 # --- bad input ------------------------------------------------------------------------------
@@ -225,13 +221,22 @@ def test_rows_with_unequal_lists_are_named(tmp_path: Path) -> None:
     assert "row 4" in str(caught.value)
 
 
-@pytest.mark.parametrize("bad", [None, [], "high", [1.0, None], [True]])
+@pytest.mark.parametrize("bad", [None, [], "high", [1.0, "2"], [True]])
 def test_a_row_without_scores_is_named(tmp_path: Path, bad: object) -> None:
     data = pool(tmp_path / "pool.jsonl", [*ROWS, ("A", "B", bad, [3.0])])
     with pytest.raises(DataError, match="'complexity_scores' is") as caught:
         Deita(pool=data, threshold=None).to(tmp_path / "out", say=quiet)
     assert "row 4" in str(caught.value)
     assert "select.score" in str(caught.value)
+
+
+def test_a_turn_that_got_no_score_leaves_its_row_out(tmp_path: Path) -> None:
+    rows = [*ROWS * 3, ("A", "B", [1.0, None], [3.0, 2.0])]
+    data = pool(tmp_path / "pool.jsonl", rows)
+    made = Deita(pool=data, count=13, threshold=None).to(tmp_path / "out", say=quiet)
+    last = lines(made.folder)[-1]
+    assert (last["kept"], last["score"]) == (False, None)
+    assert last["reason"].startswith("no score")
 
 
 def test_a_scorer_that_no_key_uses_is_an_error(tmp_path: Path) -> None:
@@ -417,7 +422,7 @@ def test_scoring_twenty_thousand_rows_survives_kills(tmp_path: Path) -> None:
         with subprocess.Popen([*arguments, str(tmp_path / out)], stdout=subprocess.PIPE) as process:
             while stop_at is not None:
                 assert process.poll() is None, "it ended before it could be killed"
-                caches = list(tmp_path.glob(".tilth/**/complexity.jsonl"))
+                caches = list(tmp_path.glob("parts.scratch/complexity.jsonl"))
                 if caches and caches[0].read_bytes().count(b"\n") >= stop_at:
                     os.kill(process.pid, signal.SIGKILL)
                     process.wait()
@@ -428,7 +433,7 @@ def test_scoring_twenty_thousand_rows_survives_kills(tmp_path: Path) -> None:
 
     for stop in (2_000, 9_000, 16_000):
         run("parts", stop)
-    (cache,) = tmp_path.glob(".tilth/**/complexity.jsonl")
+    (cache,) = tmp_path.glob("parts.scratch/complexity.jsonl")
     keys = [json.loads(line)["key"] for line in cache.read_text().splitlines()]
     assert 16_000 <= len(keys) == len(set(keys)) < 20_000
     run("parts")

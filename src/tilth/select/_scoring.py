@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -45,7 +46,7 @@ class TurnScores:
     def missing(self) -> dict[int, str]:
         """Row -> why it has no score."""
         return {
-            row: "no score: no digit is among the scorer's likeliest next tokens"
+            row: "no score: for a turn no digit is among the scorer's likeliest next tokens"
             for row, values in enumerate(self.lists)
             if values and not np.isfinite(values).all()
         }
@@ -142,27 +143,29 @@ def rated(
 
 
 def stored(pool: Rows, allowed: np.ndarray, name: str) -> TurnScores:
-    """The scores that rows carry in ``meta[name]``: a number, or one per turn.
+    """The scores that rows carry in ``meta[name]``: a number, or one per turn, null for none.
 
     Raises:
-        DataError: A row has none, or what it has is no number.
+        DataError: A row carries no such field, or something else in it.
     """
     lists: list[list[float]] = [[] for _ in range(len(pool))]
     for row in allowed.tolist():
         value = pool[row].meta.get(name)
         values = value if isinstance(value, list) else [value]
-        good = values and all(
-            isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v)
-            for v in values
-        )
-        if not good:
+        if value is None or not values or not all(_is_score(v) for v in values):
             raise DataError(
                 f"the row's {name!r} is {value!r} and not a list of numbers",
                 where=f"{pool.path}, row {row}: {pool[row].id}",
                 fix="name a scorer for it, or score the pool first with select.score",
             )
-        lists[row] = [float(v) for v in values]
+        lists[row] = [float("nan") if v is None else float(v) for v in values]
     return TurnScores(lists, {"turns": sum(map(len, lists))})
+
+
+def _is_score(value: object) -> bool:
+    if value is None:  # a turn that select.score got no digit for
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def combined(
