@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tilth.artefacts import Artefact, Manifest
 from tilth.errors import ModelError, RecipeError, TilthError, nearest
 from tilth.method import Input, Method, replaced
-from tilth.models.composed import located
+from tilth.models.composed import located, parse
 from tilth.models.reference import resolve
 from tilth.recipe import Recipe, Step, leaves, problems_of, references, substitute
 from tilth.registry import load
@@ -154,6 +154,8 @@ def _problems(one: Ready, index: int, ready: Mapping[str, Ready]) -> list[Recipe
         for place, ref, mark in method.references():
             if not any(name.startswith("steps.") for name in references(ref)):
                 found += _missing(recipe, ref, mark, where(*_parts(place)))
+            elif mark.kind == "model":
+                found += _malformed(ref, where(*_parts(place)))
     return [RecipeError(f"step {step.id!r}: {e.problem}", e.where, e.fix) for e in found]
 
 
@@ -220,6 +222,15 @@ def _missing(recipe: Recipe, ref: str, mark: Input, where: str) -> list[RecipeEr
             return [RecipeError(f"{named!r} holds {_a(kind)}, not {_a(mark.kind)}", where)]
     elif mark.kind in ("scores", "comparison"):
         return [RecipeError(f"{named!r} is not an artefact of kind {mark.kind}", where)]
+    return []
+
+
+def _malformed(ref: str, where: str) -> list[RecipeError]:
+    """What is wrong with the writing of a composed model whose parts are not made yet."""
+    try:
+        parse(ref)
+    except ModelError as error:
+        return [RecipeError(f"{error.problem} ({ref})", where, error.fix)]
     return []
 
 

@@ -65,21 +65,9 @@ class Plan:
         return max(1.0, sum(abs(w) for w in self.weights.values()))
 
 
-def log_probabilities(logits: torch.Tensor, plan: Plan, name: str) -> torch.Tensor:
-    """One voice's log-probabilities over the shared vocabulary, its ends joined where they are.
-
-    Raises:
-        EngineError: There is a NaN among the logits; the role is named.
-    """
-    shared = logits[..., : plan.vocabulary].float()
-    # log_softmax of a row with a NaN is NaN throughout, so that one entry tells.
-    found = torch.log_softmax(shared, dim=-1)
-    if bool(torch.isnan(found[..., 0]).any()):
-        raise EngineError(
-            f"the role {name!r} computes NaN",
-            where="its logits",
-            fix="its weights are damaged or its precision is too small: try dtype='float32'",
-        )
+def log_probabilities(logits: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """One voice's log-probabilities over the shared vocabulary, its ends joined where they are."""
+    found = torch.log_softmax(logits[..., : plan.vocabulary].float(), dim=-1)
     if plan.ends_joined:
         ends = list(plan.ends)
         found[..., ends[0]] = torch.logsumexp(found[..., ends], dim=-1)
@@ -100,11 +88,12 @@ def combine(
     Raises:
         EngineError: A role computes NaN.
     """
-    terms = {v: log_probabilities(x, plan, plan.names[v]) for v, x in logits.items()}
-    if len(plan.weights) == 1 and next(iter(plan.weights.values())) == 1.0:
-        total = terms[next(iter(plan.weights))]
-    else:
-        total = _weighted(terms, plan)
+    terms = {v: log_probabilities(x, plan) for v, x in logits.items()}
+    total = _sum(terms, plan)
+    apart = plan.lead in terms and plan.lead not in plan.weights
+    if apart or not bool(torch.isfinite(total).all()):
+        _refuse_nan(terms, plan)
+        total = _sum_with_impossible(terms, plan)
     if plan.filter == "top_p_weights":
         lead = terms[plan.lead]
         total = torch.where(_nucleus(lead, plan.mass), total, lead)
@@ -121,7 +110,25 @@ def combine(
     return total
 
 
-def _weighted(terms: Mapping[int, torch.Tensor], plan: Plan) -> torch.Tensor:
+def _sum(terms: Mapping[int, torch.Tensor], plan: Plan) -> torch.Tensor:
+    (first, weight), *others = plan.weights.items()
+    total = terms[first] * weight
+    for voice, weight in others:
+        total.add_(terms[voice], alpha=weight)
+    return total
+
+
+def _refuse_nan(terms: Mapping[int, torch.Tensor], plan: Plan) -> None:
+    for voice, term in terms.items():
+        if bool(torch.isnan(term).any()):
+            raise EngineError(
+                f"the role {plan.names[voice]!r} computes NaN",
+                where="its logits",
+                fix="its weights are damaged or its precision is too small: try dtype='float32'",
+            )
+
+
+def _sum_with_impossible(terms: Mapping[int, torch.Tensor], plan: Plan) -> torch.Tensor:
     total = torch.zeros_like(next(iter(terms.values())))
     impossible = None
     for voice, weight in plan.weights.items():

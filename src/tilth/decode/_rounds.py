@@ -151,7 +151,8 @@ class Decoding:
 
     def _plain(self, logits: dict[int, torch.Tensor]) -> Iterator[Said]:
         """One token for every row."""
-        now = {v: x[:, -1] for v, x in logits.items()}
+        logits = {v: x[:, -1:] for v, x in logits.items()}
+        now = {v: x[:, 0] for v, x in logits.items()}
         rules_BV = self._scores.scores() if self._scores else None
         total_BV = combine(now, self.plan, rules_BV)
         draws_B = draws_of(self._jobs, 0)
@@ -162,8 +163,7 @@ class Decoding:
         said = []
         for i, (job, token) in enumerate(zip(self._jobs, chosen_B.tolist(), strict=True)):
             self._push(job, token)
-            own = {v: x[i : i + 1] for v, x in now.items()}
-            said.append(self._told(job, [token], total_BV[i : i + 1], own))
+            said.append(self._told(job, i, [token], total_BV[:, None], logits))
         if self._scores:
             self._scores.advance(torch.as_tensor(chosen_B, device=self._device))
         yield from said
@@ -171,7 +171,7 @@ class Decoding:
 
     def _guess(self, lead_BV: torch.Tensor, draws_B: np.ndarray) -> np.ndarray:
         """What the lead alone would choose."""
-        alone = log_probabilities(lead_BV, self.plan, self.plan.names[self.plan.lead])
+        alone = log_probabilities(lead_BV, self.plan)
         return choose(alone, self.sampling, draws_B)[0]
 
     def _chosen(
@@ -256,8 +256,7 @@ class Decoding:
         self._drop_finished()
 
     def _draft(self, logits_BV: torch.Tensor, step: int) -> np.ndarray:
-        name = self.plan.names[self.plan.lead]
-        alone_BV = log_probabilities(logits_BV, self.plan, name)
+        alone_BV = log_probabilities(logits_BV, self.plan)
         return choose(alone_BV, self.sampling, draws_of(self._jobs, step))[0]
 
     def _judged(
@@ -277,7 +276,7 @@ class Decoding:
             if self.acceptance == "coupled":
                 tokens = self._standing(job, drafts_BT[i, :room], chosen_BT[i], unsafe_BT[i])
             else:
-                lead_TV = log_probabilities(logits[self.plan.lead][i], self.plan, "lead")
+                lead_TV = log_probabilities(logits[self.plan.lead][i], self.plan)
                 tokens = judge(job, drafts_BT[i, :room], lead_TV, total_BTV[i], self.sampling)
                 tokens = self._pushed(job, tokens)
             right = int((np.array(tokens[:room]) == drafts_BT[i, : len(tokens[:room])]).sum())
@@ -286,8 +285,7 @@ class Decoding:
             self.pace.accepted += right
             self.pace.judged([True] * right + [False] * (right < room and not job.finish))
             kept.append(len(tokens))
-            own = {v: x[i, : len(tokens)] for v, x in logits.items()}
-            said.append(self._told(job, tokens, total_BTV[i, : len(tokens)], own))
+            said.append(self._told(job, i, tokens, total_BTV, logits))
         return said, kept
 
     def _standing(
@@ -342,18 +340,22 @@ class Decoding:
             self._scores.keep(kept_B)
 
     def _told(
-        self, job: Job, tokens: list[int], total_TV: torch.Tensor, own: dict[int, torch.Tensor]
+        self,
+        job: Job,
+        row: int,
+        tokens: list[int],
+        total_BTV: torch.Tensor,
+        logits: dict[int, torch.Tensor],
     ) -> Said:
         if not self.details:
             return Said(job, tokens)
-        composed_TV = total_TV.log_softmax(-1)
-        ids_T1 = torch.tensor(tokens, device=total_TV.device)[:, None]
+        composed_TV = total_BTV[row, : len(tokens)].log_softmax(-1)
+        ids_T1 = torch.tensor(tokens, device=self._device)[:, None]
         logprobs = composed_TV.gather(1, ids_T1)[:, 0].tolist()
         parts = {}
-        for voice, logits_TV in own.items():
-            name = self.plan.names[voice]
-            alone_TV = log_probabilities(logits_TV, self.plan, name)
-            parts[name] = alone_TV.gather(1, ids_T1)[:, 0].tolist()
+        for voice, logits_BTV in logits.items():
+            alone_TV = log_probabilities(logits_BTV[row, : len(tokens)], self.plan)
+            parts[self.plan.names[voice]] = alone_TV.gather(1, ids_T1)[:, 0].tolist()
         top = []
         if self.top:
             best = composed_TV.topk(min(self.top, composed_TV.shape[-1]), dim=-1)

@@ -13,10 +13,10 @@ from tilth.errors import DataError
 from tilth.method import DataRef, Method, ModelRef, Outcome, Work
 from tilth.models import Completion, Sampling, engine
 
-__all__ = ["Respond"]
+__all__ = ["Answer"]
 
 
-class Respond(Method):
+class Answer(Method):
     """Lets a model answer every row's prompt again; combined models too.
 
     The turns up to the last of the user are asked, and the answer takes the place of what followed.
@@ -24,16 +24,16 @@ class Respond(Method):
     temperature every row has a seed of its own. All defaults are our choice.
 
     Example:
-        >>> Respond(data="rows.jsonl", model="rules:base=seedling:large,rules=seedling").to("said")
+        >>> Answer(prompts="rows.jsonl", model="rules:base=seedling:large,rules=seedling").to("said")
         ...                                                              # doctest: +SKIP
     """
 
     verb: ClassVar = "decode"
-    name: ClassVar = "respond"
+    name: ClassVar = "answer"
     kind: ClassVar = "rows"
-    example: ClassVar[dict[str, Any]] = {"data": "{rows}", "model": "{model}", "max_new_tokens": 4}
+    example: ClassVar[dict[str, Any]] = {"prompts": "{rows}", "model": "{model}", "max_new_tokens": 4}
 
-    data: DataRef = Field(description="Rows whose prompts are answered.")
+    prompts: DataRef = Field(description="Rows whose prompts are answered.")
     model: ModelRef = Field(description="Who answers; composed references too.")
     max_new_tokens: int = Field(256, ge=1, description="Most tokens of an answer.")
     temperature: float = Field(0.0, ge=0, description="0 is greedy.")
@@ -47,7 +47,7 @@ class Respond(Method):
         Raises:
             DataError: No row got an answer.
         """
-        rows = read(self.data, rejected_to=work.folder / "rejected.jsonl", say=work.say)
+        rows = read(self.prompts, rejected_to=work.folder / "rejected.jsonl", say=work.say)
         asked = [_asked(row) for row in rows]
         model = engine(
             self.model,
@@ -84,7 +84,7 @@ class Respond(Method):
                 continue
             answer: Message = {"role": "assistant", "content": completion.text}
             more = {"replaced": row.answer, "finish": completion.finish, "parents": [row.id]}
-            meta = {**row.meta, "method": "decode.respond", "model": self.model, **more}
+            meta = {**row.meta, "method": "decode.answer", "model": self.model, **more}
             yield Example([*turns, answer], meta)
 
 
