@@ -95,7 +95,7 @@ CASES: dict[str, Turns | Filter] = {
     "5k": Filter(5_000),
     "3k, wide": Filter(3_000, dimensions=1_024),
     "6k, clustered": Filter(6_000, copies=10),
-    "20k, clustered": Filter(20_000, copies=10),
+    "10k, clustered": Filter(10_000, copies=10),
 }
 
 
