@@ -71,15 +71,21 @@ TUNING: dict[str, Any] = {
 
 
 def pages(seed: Seed, quick: bool) -> dict[str, list[Example]]:
-    """The questions of a seed: training, validation, and the three exams."""
+    """The questions of a seed: for training, for validation, and the exam in its three parts."""
     number = int(seed)
-    exam: Split = "testing" if isinstance(seed, TestSeed) else "tuning"
+    split: Split = "testing" if isinstance(seed, TestSeed) else "tuning"
+    parts = {
+        "id": fact_questions(KNOWN, split, number, 24 if quick else 300),
+        "ood": fact_questions(UNSEEN, split, number, 24 if quick else None),
+        "strangers": stranger_questions(KNOWN, split, number, 6 if quick else 60),
+    }
+    for name, rows in parts.items():
+        for row in rows:
+            row.meta["exam"] = name
     return {
-        "train": fact_questions(KNOWN, "train", number, 64 if quick else None),
-        "validation": fact_questions(KNOWN, "validation", number, 64 if quick else None),
-        "id": fact_questions(KNOWN, exam, number, 60 if quick else 300),
-        "ood": fact_questions(UNSEEN, exam, number, 60 if quick else None),
-        "strangers": stranger_questions(KNOWN, exam, number, 12 if quick else 60),
+        "train": fact_questions(KNOWN, "train", number, 48 if quick else None),
+        "validation": fact_questions(KNOWN, "validation", number, 24 if quick else None),
+        "exam": [row for rows in parts.values() for row in rows],
     }
 
 
@@ -96,23 +102,22 @@ def cell(arm: Arm, seed: Seed, quick: bool, folder: Path) -> Measured:
     """
     home = shared_folder(folder) / f"{type(seed).__name__}-{int(seed)}"
     home.mkdir(exist_ok=True)
-    files = {name: home / f"{name}.jsonl" for name in ("train", "validation", "id", "ood")}
-    files["strangers"] = home / "strangers.jsonl"
+    files = {name: str(home / f"{name}.jsonl") for name in ("train", "validation", "exam")}
     for name, rows in pages(seed, quick).items():
-        if not files[name].exists():
+        if not Path(files[name]).exists():
             write_rows(files[name], rows)
     plan = _plan(seed)
     store = Store(home / "artefacts")
     made: list[Artefact] = []
     model = MODEL
     if arm.settings.get("tuning") is not None:
-        probe = Probe(model=MODEL, data=str(files["train"]), samples=5, **WORDS)
+        probe = Probe(model=MODEL, data=files["train"], samples=5, **WORDS)
         made.append(probe.make(store, "probe", plan))
         settings = {**TUNING, **arm.settings["tuning"], **({"max_steps": 4} if quick else {})}
         tuned = Refusal.model_validate(
             {
                 "model": MODEL,
-                "data": str(files["train"]),
+                "data": files["train"],
                 "probes": [str(made[0].folder)],
                 **WORDS,
                 **settings,
@@ -121,31 +126,29 @@ def cell(arm: Arm, seed: Seed, quick: bool, folder: Path) -> Measured:
         made.append(tuned.make(store, "tuned", plan))
         model = str(made[1].folder)
     by = arm.settings.get("by")
-    tables = {}
-    extra: dict[str, float] = {}
-    for exam in ("id", "ood", "strangers"):
-        chosen = {} if by in (None, "words") else {"validation": str(files["validation"])}
-        asked = Exam.model_validate(
-            {
-                "model": model,
-                "data": str(files[exam]),
-                "refuse_by": by or "p_predict",
-                "base": MODEL if by == "p_sure" else None,
-                "resamples": 100,
-                **({"threshold": 0.0} if by is None else chosen),
-                **WORDS,
-            }
-        )
-        made.append(asked.make(store, f"exam-{exam}", plan))
-        lines = made[-1].path("refusal.jsonl").read_text("utf-8").splitlines()
-        tables[exam] = [json.loads(line) for line in lines]
-        if by == "p_sure":
-            extra[f"pretrain_w_{exam}"] = made[-1].manifest.metrics["pretrain_w"]["value"]
+    exam = Exam.model_validate(
+        {
+            "model": model,
+            "data": files["exam"],
+            "refuse_by": by or "p_predict",
+            "base": MODEL if by == "p_sure" else None,
+            "validation": None if by in (None, "words") else files["validation"],
+            "threshold": 0.0 if by is None else None,
+            "resamples": 100,
+            **WORDS,
+        }
+    ).make(store, "exam", plan)
+    lines = exam.path("refusal.jsonl").read_text("utf-8").splitlines()
+    tables: dict[str, list[dict[str, Any]]] = {"id": [], "ood": [], "strangers": []}
+    for row in map(json.loads, lines):
+        tables[row["meta"]["exam"]].append(row)
     spent = Ledger()
-    for artefact in made:
+    for artefact in [*made, exam]:
         spent.merge(Ledger.from_dict(artefact.manifest.cost))
     scores = _scores(tables, arm.settings)
-    return Measured({**scores, **extra} if "score" in scores else scores, spent)
+    if "score" in scores and by == "p_sure":
+        scores["pretrain_w"] = exam.manifest.metrics["pretrain_w"]["value"]
+    return Measured(scores, spent)
 
 
 def _plan(seed: Seed) -> SeedPlan:
