@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,15 @@ from tilth.select.targeted import TargetedOrder
 
 ray = pytest.importorskip("ray", reason="needs the extra: pip install 'tilth[ray]'")
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]  # a cluster starts slowly on a busy machine
 HEAD = {"num_cpus": 0, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster() -> Iterator[Any]:
     """Two nodes with one processor each, beside a head that does no work."""
     from ray.cluster_utils import Cluster
     from ray.data import DataContext
@@ -33,7 +38,7 @@ def cluster() -> Iterator[None]:
         nodes.add_node(num_cpus=1)
     ray.init(address=nodes.address, log_to_driver=False)
     DataContext.get_current().enable_progress_bars = False
-    yield
+    yield nodes
     ray.shutdown()
     nodes.shutdown()
 
@@ -45,7 +50,7 @@ def shards(folder: Path, clusters: int = 40) -> tuple[np.ndarray, list[Path], li
     rows = centres[rng.integers(clusters, size=6000)] + 0.3 * rng.normal(size=(6000, 48))
     rows[3000:] = rows[rng.permutation(3000)]
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    parts = np.split(rows, [7, 900, 2500, 2600, 4000])
+    parts = np.split(rows, [7, 900, 2500, 2600, 2600, 4000])  # one is empty
     paths = [folder / f"shard-{i}.npy" for i in range(len(parts))]
     for path, part in zip(paths, parts, strict=True):
         np.save(path, part)
@@ -78,7 +83,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 
     def dies_once(shard: dict[str, Any], **given: Any) -> dict[str, Any]:
         found = real(shard, **given)
-        if shard["path"].endswith("shard-3.npy") and not killed.exists():
+        if shard["path"].endswith("shard-5.npy") and not killed.exists():
             killed.write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
         return found
@@ -101,3 +106,28 @@ def test_a_broken_row_is_named_by_its_place_in_the_whole_pool(tmp_path: Path) ->
 def test_a_shard_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TilthError, match=r"cannot be read(.|\n)*none\.npy"):
         ShardedOrder(np.eye(2), [tmp_path / "none.npy"])
+
+
+def test_a_machine_lost_in_the_middle_changes_nothing(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries, paths, parts = shards(tmp_path)
+    real = sharded._best_of_shard
+    busy = tmp_path / "busy"
+
+    def waits_once(shard: dict[str, Any], **given: Any) -> dict[str, Any]:
+        if shard["path"].endswith("shard-2.npy") and not busy.exists():
+            busy.write_text(ray.get_runtime_context().get_node_id())
+            time.sleep(600)  # until its machine is gone
+        return real(shard, **given)
+
+    def lose_the_busy_machine() -> None:
+        while not (busy.exists() and busy.read_text()):
+            time.sleep(0.05)
+        (lost,) = (node for node in cluster.worker_nodes if node.node_id == busy.read_text())
+        cluster.remove_node(lost, allow_graceful=False)
+
+    monkeypatch.setattr(sharded, "_best_of_shard", waits_once)
+    threading.Thread(target=lose_the_busy_machine, daemon=True).start()
+    assert told(ShardedOrder(queries, paths), 1500) == told(TargetedOrder(queries, parts), 1500)
+    assert len(cluster.worker_nodes) == 1

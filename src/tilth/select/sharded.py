@@ -65,20 +65,22 @@ class ShardedOrder(Order):
         except ImportError as error:
             raise MissingExtra.of("ray", "ray") from error
         self._ray = ray
-        self._paths = [fspath(path) for path in shards]
-        # Checked as one pool: same d, numbers, not empty. Nothing but the files' heads is read.
-        whole = Vectors([_mapped(path) for path in self._paths], "pool")
-        self._starts = whole.starts
+        paths = [fspath(path) for path in shards]
+        arrays = [_mapped(path) for path in paths]  # nothing but their heads is read here
+        whole = Vectors(arrays, "pool")
+        self._shards = [
+            {"path": path, "start": start}
+            for path, start, array in zip(paths, whole.starts, arrays, strict=True)
+            if len(array)
+        ]
         super().__init__(similarity_for(queries, tasks, rule, whole.dimensions), len(whole), depth)
 
     def _best(self, depth: int) -> Best:
-        work = [
-            {"path": path, "start": start}
-            for path, start in zip(self._paths, self._starts, strict=True)
-        ]
         look_up = partial(_best_of_shard, similarity=self._ray.put(self._similarity), depth=depth)
         shape = self._similarity.groups, -1
-        found = self._ray.data.from_items(work, override_num_blocks=len(work)).map(look_up)
+        found = self._ray.data.from_items(self._shards, override_num_blocks=len(self._shards)).map(
+            look_up
+        )
         parts = list(found.iter_rows())
         broken = [DataError(*row["broken"]) for row in parts if row["broken"][0]]
         if broken:
