@@ -350,6 +350,7 @@ def test_a_method_takes_every_form() -> None:
 
 
 def test_the_table_says_what_does_not_fit(models: dict[str, Path]) -> None:
+    pytest.importorskip("bitsandbytes", reason="pip install 'tilth[qlora]'")
     cost = measure(str(models["gpt2"]), "qlora", steps=1, rows=2, length=16, device="cpu")
     assert "no linear layers" in cost.problem
 
