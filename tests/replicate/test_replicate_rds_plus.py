@@ -75,7 +75,7 @@ def test_cells_share_an_index_and_are_charged_alike(tmp_path: Path, small: None)
 
 def test_missing_extracts_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="are not here"):
-        real_pool(1, 1, 0, tmp_path / "nowhere")
+        real_pool(1, 1, 1, 0, tmp_path / "nowhere")
 
 
 @needs_data
