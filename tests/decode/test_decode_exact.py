@@ -240,6 +240,24 @@ def test_drafting_with_a_mixed_batch_parts_and_joins_the_caches(eft: str) -> Non
     assert model.pace.plain > 3
 
 
+@pytest.mark.parametrize("share", ["0", "1"])
+def test_at_the_ends_of_the_slider_one_expert_is_alone(share: str, family: dict[str, Path]) -> None:
+    small, base = family["small"], f"base={family['large']}"
+    one, two = (f"{small}+{family[name]}" for name in ("adapter", "second"))
+    mixed = open_composed(
+        f"interpolate:{base},first={one},second={two},anti={small},lambda={share}"
+    )
+    alone = open_composed(f"eft:{base},expert={one if share == '1' else two},anti={small}")
+    said = mixed.chat(TURNS, Sampling(12))
+    assert [a.text for a in said] == [a.text for a in alone.chat(TURNS, Sampling(12))]
+
+
+def test_a_weight_of_zero_leaves_the_base(family: dict[str, Path], eft: str) -> None:
+    said = open_composed(f"{eft},weight=0,others=chat").chat(TURNS, Sampling(12))
+    own = engine(str(family["large"])).chat(TURNS, Sampling(12))
+    assert [a.text for a in said] == [a.text for a in own]
+
+
 def test_what_is_told_while_streaming_is_what_is_scored(eft: str) -> None:
     model = open_composed(f"{eft},draft=2")
     answers = model.chat(TURNS, Sampling(12, temperature=1.0))

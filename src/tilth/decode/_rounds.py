@@ -124,8 +124,8 @@ class Decoding:
 
     def _join(self) -> None:
         """The lead beside the voices of its network again."""
-        lead = next(t for t in self._tracks if self.plan.lead in t.key or len(self._tracks) == 1)
-        if lead.key != (self.plan.lead,):
+        lead = next((t for t in self._tracks if t.key == (self.plan.lead,)), None)
+        if lead is None:
             return
         network = lead.voices[0].network
         for other in self._tracks:

@@ -24,14 +24,17 @@ class Answer(Method):
     temperature every row has a seed of its own. All defaults are our choice.
 
     Example:
-        >>> Answer(prompts="rows.jsonl", model="rules:base=seedling:large,rules=seedling").to("said")
-        ...                                                              # doctest: +SKIP
+        >>> Answer(prompts="rows.jsonl", model="seedling:teacher").to("said")  # doctest: +SKIP
     """
 
     verb: ClassVar = "decode"
     name: ClassVar = "answer"
     kind: ClassVar = "rows"
-    example: ClassVar[dict[str, Any]] = {"prompts": "{rows}", "model": "{model}", "max_new_tokens": 4}
+    example: ClassVar[dict[str, Any]] = {
+        "prompts": "{rows}",
+        "model": "{model}",
+        "max_new_tokens": 4,
+    }
 
     prompts: DataRef = Field(description="Rows whose prompts are answered.")
     model: ModelRef = Field(description="Who answers; composed references too.")

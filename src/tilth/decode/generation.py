@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from tilth.decode._combine import Plan
     from tilth.decode._tracks import Track
 
 __all__ = ["Combined"]
@@ -89,23 +90,13 @@ class Combined:
         """
         import torch
 
-        from tilth.decode._combine import Plan, combine
+        from tilth.decode._combine import combine
 
         for name in ("num_beams", "return_dict_in_generate"):
             if getattr(generation_config, name) not in (None, 1, False):
                 raise EngineError(f"combined decoding has no {name}", where="generate")
         roles = {"base": model, **self.models}
-        names = dict(enumerate(roles))
-        index = {name: i for i, name in names.items()}
-        plan = Plan(
-            {index[name]: weight for name, weight in self.weights.items()},
-            names,
-            index[self.lead],
-            self.filter,
-            self.mass,
-            min(m.config.get_text_config().vocab_size for m in roles.values()),
-            (),
-        )
+        plan = self._plan(roles)
         mask_BT = more.get("attention_mask")
         mask_BT = torch.ones_like(input_ids) if mask_BT is None else mask_BT
         own = [ids[keep.bool()].tolist() for ids, keep in zip(input_ids, mask_BT, strict=True)]
@@ -127,6 +118,21 @@ class Combined:
             if not bool(going_B.any()):
                 return input_ids
             logits = {v: x for t in tracks for v, x in t.run(chosen_B[:, None]).items()}
+
+    def _plan(self, roles: Mapping[str, PreTrainedModel]) -> Plan:
+        from tilth.decode._combine import Plan
+
+        names = dict(enumerate(roles))
+        index = {name: i for i, name in names.items()}
+        return Plan(
+            {index[name]: weight for name, weight in self.weights.items()},
+            names,
+            index[self.lead],
+            self.filter,
+            self.mass,
+            min(m.config.get_text_config().vocab_size for m in roles.values()),
+            (),
+        )
 
 
 def _tracks(
