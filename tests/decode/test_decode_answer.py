@@ -9,8 +9,8 @@ import pytest
 
 from tilth.cli import main
 from tilth.data.example import Example
-from tilth.decode.prompts import read_prompts
 from tilth.decode.answer import Answer
+from tilth.decode.prompts import read_prompts
 from tilth.errors import DataError
 from tilth.evaluate.exams import Exams
 from tilth.models import Sampling, engine
