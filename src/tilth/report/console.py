@@ -41,7 +41,8 @@ def show(run_folder: str | Path, console: Console | None = None) -> None:
     if comparison.get("arms"):
         console.print(_scores(comparison, verdict))
         first = next(iter(comparison["arms"].values()))["estimate"]
-        console.print(Text(f"{first['items']:,} items, {first['seeds']} test seeds", style="dim"))
+        seeds = f"{first['seeds']} test seed{'s' if first['seeds'] != 1 else ''}"
+        console.print(Text(f"{first['items']:,} items, {seeds}", style="dim"))
     console.print(_costs(cost_table(run)))
     for step in run.steps:
         if step.problem:
