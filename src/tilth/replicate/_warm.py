@@ -1,23 +1,29 @@
 """Imported once by the server that all cells are forked from, so that no cell waits for imports.
 
-Only imports: no tensor is made and no thread is started here, so that every cell begins as a fresh
-process would, several seconds earlier.
+Only imports: no tensor is made and no computing thread started here, so that every cell begins as a
+fresh process would, several seconds earlier.
 """
 
 import logging
+from importlib import import_module
 
-__all__: list[str] = []
+__all__ = ["MODULES"]
 
-logging.disable(logging.WARNING)  # remarks of libraries on being imported; no cell has begun
+MODULES = (
+    "scipy.stats",
+    "torch",
+    "transformers.models.llama.modeling_llama",
+    "transformers.trainer",
+    "tilth.decode.engine",
+    "tilth.evaluate._asking",
+    "tilth.models.local",
+    "tilth.tune._run",
+)
+"""What most cells import, and what takes long."""
+
+logging.disable(logging.WARNING)  # remarks that libraries make on being imported
 try:
-    import scipy.stats
-    import torch
-    import transformers.models.llama.modeling_llama
-    import transformers.trainer
-
-    import tilth.decode.engine
-    import tilth.evaluate._asking
-    import tilth.models.local
-    import tilth.tune._run  # noqa: F401
+    for name in MODULES:
+        import_module(name)
 finally:
     logging.disable(logging.NOTSET)
