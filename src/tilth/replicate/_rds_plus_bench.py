@@ -27,7 +27,7 @@ TARGETS = ("word_problems", "lists", "second_language")
 RELEVANT, NOISY = 0.05, 0.10  # shares of the pool, from the specification of the experiment
 CHOSEN, QUERIES = 200, 8  # rows; queries per target skill
 SIZES = {"2k": 2_000, "10k": 10_000}
-TEXT = {"gsm8k": 200, "others": 1300}  # rows of the real-text pool
+TEXT = {"gsm8k": 2000, "bbh": 4000, "mmlu": 1995}  # real rows; every seed draws three quarters
 TEXT_CHOSEN = 100
 
 LEARNING_RATE, STEPS = 3e-4, 40  # all weights, batches of 16; see the replication's docstring
@@ -135,14 +135,13 @@ class Bench:
         path = self.home / "text.jsonl"
         if not path.is_file():
             # All seeds draw from one set of rows, so that these are embedded once.
-            rows = real_pool(
-                TEXT["gsm8k"] * 5 // 4 // part, TEXT["others"] * 5 // 4 // part, seed=0
-            )
+            gsm8k, bbh, mmlu = (count // part for count in TEXT.values())
+            rows = real_pool(gsm8k, bbh, mmlu, seed=0)
             kept: list[int] = []
-            for is_gsm8k, name in ((True, "gsm8k"), (False, "others")):
-                there = [i for i, r in enumerate(rows) if (r.meta["source"] == "gsm8k") == is_gsm8k]
-                drawn = self.seed.stream("text", name).permutation(there)[: TEXT[name] // part]
-                kept += drawn.tolist()
+            for name in TEXT:
+                there = [i for i, row in enumerate(rows) if row.meta["source"] == name]
+                drawn = self.seed.stream("text", name).permutation(there)
+                kept += drawn[: len(there) * 3 // 4].tolist()
             write_rows(path, [rows[i] for i in sorted(kept)])
         given = dict(arm.settings["with"])
         if "model" in given:

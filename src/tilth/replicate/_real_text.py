@@ -77,14 +77,15 @@ def exemplars() -> list[Example]:
     return [Example.pair(question, answer, task="gsm8k") for question, answer in _EXEMPLARS]
 
 
-def real_pool(gsm8k: int, others: int, seed: int, data: Path = DATA) -> list[Example]:
-    """Rows of GSM8K among rows of BIG-Bench Hard and MMLU (half and half), in random order.
+def real_pool(gsm8k: int, bbh: int, mmlu: int, seed: int, data: Path = DATA) -> list[Example]:
+    """Rows of GSM8K among rows of BIG-Bench Hard and MMLU, in random order.
 
     ``meta["source"]`` says where a row comes from.
 
     Args:
-        gsm8k: Rows of GSM8K's training part.
-        others: Rows of the other two together.
+        gsm8k: Rows of GSM8K's training part; of each at most what the extract has.
+        bbh: Rows of BIG-Bench Hard.
+        mmlu: Rows of MMLU.
         seed: Names the draw.
         data: The folder of the extracts.
 
@@ -97,11 +98,10 @@ def real_pool(gsm8k: int, others: int, seed: int, data: Path = DATA) -> list[Exa
             where=str(data),
             fix="put gsm8k_train_2000, bbh_all and mmlu_dev_full_test_30_per_subject there",
         )
-    half = others // 2
     parts = (
         ("gsm8k", list(_gsm8k(data)), gsm8k),
-        ("bbh", list(_bbh(data)), half),
-        ("mmlu", list(_mmlu(data)), others - half),
+        ("bbh", list(_bbh(data)), bbh),
+        ("mmlu", list(_mmlu(data)), mmlu),
     )
     rows = [
         row

@@ -8,10 +8,10 @@ split that neither pool nor exam draws from. Every arm chooses as many rows and 
 model for as many steps; it is examined on the target skills. The arms of a seed share pool, index
 and losses; each is charged for what it needs.
 
-Two claims are large by construction: the pool says which skill a row has and a model that has read
-all skills can tell them apart, so that (a) targeted beats random, and the more so the more relevant
-rows the pool holds. The others are open: nothing here was made so that (b) poolings, (c) cheap
-scores or (d) rules come out in the published order.
+One claim is large by construction: the pool says which skill a row has and a model that has read
+all skills can tell them apart, so that (a) targeted beats random. The others are open: nothing here
+was made so that (b) poolings, (c) cheap scores or (d) rules come out in the published order. Noise
+is long and hard to predict, so that length and perplexity are led to it, as is said of them.
 
 Chosen on tuning seed 1, before any test seed was drawn: of the rates 1e-4, 2e-4, 3e-4, 5e-4, 1e-3
 and 2e-3 the one at which forty steps on random rows taught most, for all arms alike. Everything
@@ -210,8 +210,9 @@ RDS_PLUS = Replication(
             _OURS,
         ),
         _claim(
-            "A sentence encoder finds GSM8K by its worked examples: at least .7 above chance.",
-            Greater("text-minilm", "text-random", by=0.7, metric="gsm8k_share"),
+            "A sentence encoder finds GSM8K by its worked examples: nine rows in ten, where a "
+            "quarter is chance.",
+            Greater("text-minilm", "text-random", by=0.65, metric="gsm8k_share"),
             "none",
             _OURS,
         ),
