@@ -32,7 +32,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-papers: $(INSTALLED)  ## docs/papers.md from the committed results
+papers: $(INSTALLED)  ## docs/papers.md, docs/papers/ and their figures, from the committed results
 	$(BIN)/tilth replicate --papers docs/papers.md
 
 clean:

@@ -34,7 +34,7 @@ def replicate(  # noqa: PLR0917  typer names every one of them
     ] = False,
     papers: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the index of papers from the results, and stop."),
+        typer.Option(metavar="FILE", help="Write the pages of papers from the results, and stop."),
     ] = None,
 ) -> None:
     """Measure a published claim and print it beside the measurement."""

@@ -13,6 +13,7 @@ writes ``results/<system>.json``.
 
 from tilth.replicate.claims import Claim, Finding, Greater, Monotone, Verdict, Within, judge
 from tilth.replicate.console import show
+from tilth.replicate.figures import Curve, Frontier
 from tilth.replicate.frame import Arm, Measured, Replication, Scores, load, names, shared_folder
 from tilth.replicate.paper_index import papers
 from tilth.replicate.results import Result, replicate
@@ -20,7 +21,9 @@ from tilth.replicate.results import Result, replicate
 __all__ = [
     "Arm",
     "Claim",
+    "Curve",
     "Finding",
+    "Frontier",
     "Greater",
     "Measured",
     "Monotone",

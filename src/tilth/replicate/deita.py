@@ -320,4 +320,12 @@ DEITA = Replication(
         "Wrong answers in the right form: a scorer of 1M parameters does not see them.",
         "Models of billions of parameters, and pools of real text.",
     ),
+    metrics={
+        "score": "Share of right answers in the exams.",
+        "right": "Share of the chosen rows with a right answer.",
+        "distinct": "Share of different tasks among the chosen rows.",
+        "coverage": "Share of the pool's kinds of task, skill by level, among the chosen rows.",
+        "spearman_complexity": "Rank correlation of the scorer with the truth, over the pool.",
+        "spearman_quality": "The same of the scorer of quality.",
+    },
 )

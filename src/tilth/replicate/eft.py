@@ -47,6 +47,7 @@ from tilth.replicate._eft_rows import (
     training_rows,
 )
 from tilth.replicate.claims import Claim, Greater, Monotone, Within
+from tilth.replicate.figures import Frontier
 from tilth.replicate.frame import Arm, Measured, Replication, shared_folder
 from tilth.seeds import Seed, SeedPlan
 from tilth.tune.sft import SFT
@@ -348,5 +349,38 @@ EFT = Replication(
         "Models above 4.5 million parameters, judges, and texts of more than a sentence.",
         "The paper's own tables: the published figures beside ours are those of proxy tuning.",
         f"Helpfulness as such: its stand-in is the manner {CLOSING!r}.",
+    ),
+    metrics={
+        "score": "Share of facts that only the large base has read of, right and in the manner.",
+        "fact": "Share of those facts that are right, in whatever manner.",
+        "known": "Share of right facts among those that both bases have read of.",
+        "format": f"Share of answers in the tuned manner: a fact, then {CLOSING!r}",
+        "recovered_fact": "Share of the way from the small tuned model to the large tuned one.",
+        "recovered_score": "The same by score.",
+        "helpful": "Share of safe requests that are helped with.",
+        "harmless": "Share of unsafe requests that are refused.",
+        "over_refusal": "Share of safe requests that are refused.",
+    },
+    plots=(
+        Frontier(
+            name="manner",
+            title="Facts of the large model, manner of the small one",
+            x_metric="fact",
+            y_metric="format",
+            x_label="facts that are right (share)",
+            y_label="answers in the tuned manner (share)",
+            beside=tuple(arm.name for arm in ARMS if "exam" not in arm.settings),
+        ),
+        Frontier(
+            name="frontier",
+            title="Help or refuse: two small experts, mixed by λ",
+            x_metric="helpful",
+            y_metric="harmless",
+            x_label="safe requests that are helped with (share)",
+            y_label="unsafe requests that are refused (share)",
+            path=tuple(f"lambda-{x:g}" for x in LAMBDAS),
+            beside=("both-small", "both-large", "requests-base"),
+            labels={f"lambda-{x:g}": f"λ = {x:g}" for x in LAMBDAS},
+        ),
     ),
 )

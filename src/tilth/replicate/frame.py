@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tilth.cost import Ledger
 from tilth.errors import RecipeError, nearest
 from tilth.replicate.claims import Claim
+from tilth.replicate.figures import Plot
 from tilth.seeds import Seed, SeedPlan
 
 __all__ = [
@@ -107,6 +108,8 @@ class Replication:
         level: Confidence level.
         version: Raise it when cells would give other scores than before.
         not_measured: Sentences: what the experiment leaves open.
+        metrics: Metric -> what it measures, in a sentence for the page of the paper.
+        plots: Figures for that page.
     """
 
     system: str
@@ -123,6 +126,8 @@ class Replication:
     level: float = 0.95
     version: str = "1"
     not_measured: tuple[str, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    plots: tuple[Plot, ...] = ()
 
     def __post_init__(self) -> None:
         if not _WORD.fullmatch(self.system):
@@ -135,19 +140,32 @@ class Replication:
                 raise RecipeError(
                     f"a claim of {claim.system!r} stands in {self.system!r}", where=claim.statement
                 )
-            for arm in claim.direction.arms:
-                if arm not in known:
-                    raise RecipeError(
-                        f"a claim speaks of the arm {arm!r}, which does not exist",
-                        where=f"{self.system}: {claim.statement}",
-                        fix=nearest(arm, known),
-                    )
+            self._check_arms("a claim", claim.direction.arms, claim.statement)
+        drawn = [plot.name for plot in self.plots]
+        for plot in self.plots:
+            self._check_arms("a figure", plot.arms, plot.title)
+            if not _WORD.fullmatch(plot.name) or drawn.count(plot.name) > 1:
+                raise RecipeError(
+                    f"{plot.name!r} cannot be the name of a figure, or is that of two",
+                    where=self.system,
+                )
         if self.cell.__qualname__ != self.cell.__name__:
             raise RecipeError(
                 "the cell must be a function at the top level of a module",
                 where=f"{self.system}: {self.cell.__qualname__}",
                 fix="worker processes import it by name: move it out of the function or class",
             )
+
+    def _check_arms(self, what: str, arms: Sequence[str], where: str) -> None:
+        """Every one of `arms`, which `what` speaks of, must exist."""
+        known = [arm.name for arm in self.arms]
+        for arm in arms:
+            if arm not in known:
+                raise RecipeError(
+                    f"{what} speaks of the arm {arm!r}, which does not exist",
+                    where=f"{self.system}: {where}",
+                    fix=nearest(arm, known),
+                )
 
     def seeds(self, quick: bool) -> SeedPlan:
         """The seeds of a full or a quick replication."""

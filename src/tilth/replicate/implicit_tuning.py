@@ -217,4 +217,14 @@ IMPLICIT_TUNING = Replication(
         "Models of billions of parameters, whose text holds instructions of every kind.",
         "Another base: all cells start from one seedling.",
     ),
+    metrics={
+        "score": "Share of exact answers, over four families.",
+        "score:SKILL": "The same of one family.",
+        "ended": "Share of answers that end within the budget.",
+        "restarts": "Share of answers in which a line opens with a user's tag.",
+        "echoes": "Share of answers in which a line opens with the assistant's tag.",
+        "tokens": "Length of an answer in tokens.",
+        "ranking": "Share of five random responses that are less likely than the right one.",
+        "ranking_per_token": "The same by the mean over tokens.",
+    },
 )

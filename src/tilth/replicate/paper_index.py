@@ -1,14 +1,22 @@
-"""``docs/papers.md``: every paper's claims beside our figures, from the committed results."""
+"""``docs/papers.md``: every paper's claims beside our figures, from the committed results.
+
+Beside it ``docs/papers/SYSTEM.md`` for each system, with the arms' own numbers, and in
+``docs/images/papers`` the figures that its replication declares.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from tilth.artefacts import write_atomically
 from tilth.errors import DataError
+from tilth.replicate._drawing import draw
+from tilth.replicate._markdown import cell, table
 from tilth.replicate.console import measured
+from tilth.replicate.paper_page import command, interval_note, paper_page
 
 __all__ = ["papers"]
 
@@ -26,9 +34,11 @@ This page is generated from `results/` by `tilth replicate --papers docs/papers.
 
 
 def papers(results: str | Path, out: str | Path) -> Path:
-    """Writes the index of papers and returns its path.
+    """Writes the index of papers, a page per system and their figures; returns the index.
 
-    A full result is shown rather than a quick one of the same system.
+    The pages stand in a folder named after `out`, ``docs/papers/SYSTEM.md`` of ``docs/papers.md``,
+    the figures in ``docs/images/papers``. A full result is shown rather than a quick one of the
+    same system. The same results give the same bytes.
 
     Args:
         results: The folder of committed results.
@@ -37,18 +47,39 @@ def papers(results: str | Path, out: str | Path) -> Path:
     Raises:
         DataError: A result cannot be read.
     """
-    bodies: dict[str, dict[str, Any]] = {}
+    out = Path(out)
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path in sorted(Path(results).glob("*.json"), key=lambda p: ".quick." not in p.name):
         body = _read(path)
-        bodies[body["system"]] = body
+        found[body["system"]] = (path, body)
     parts = [_HEAD]
-    parts += [_section(body) for _, body in sorted(bodies.items())]
-    if not bodies:
+    for _, (path, body) in sorted(found.items()):
+        parts.append(_section(body, _page(path, body, out).relative_to(out.parent).as_posix()))
+    if not found:
         parts.append("No results are committed yet.\n")
-    out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, "\n".join(parts))
     return out
+
+
+def _page(path: Path, body: dict[str, Any], out: Path) -> Path:
+    """Writes a system's page and figures; returns the page."""
+    page = out.with_suffix("") / f"{body['system']}.md"
+    pictures = out.parent / "images" / out.stem
+    page.parent.mkdir(parents=True, exist_ok=True)
+    images = {}
+    for plot in body.get("plots", []):
+        pictures.mkdir(parents=True, exist_ok=True)
+        picture = pictures / f"{body['system']}-{plot['name']}.svg"
+        write_atomically(picture, draw(plot, body["arms"], interval_note(body)))
+        images[plot["name"]] = _link(picture, page)
+    text = paper_page(body, result=_link(path, page), index=_link(out, page), images=images)
+    write_atomically(page, text)
+    return page
+
+
+def _link(target: Path, page: Path) -> str:
+    return Path(os.path.relpath(target.resolve(), page.parent.resolve())).as_posix()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -66,31 +97,23 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(body)
 
 
-def _section(body: dict[str, Any]) -> str:
+def _section(body: dict[str, Any], page: str) -> str:
     tests = len(body["seeds"]["testing"])
     how = f"{tests} test seed{'s' if tests != 1 else ''}, {100 * body['level']:g}% intervals"
     lines = [
-        f"## {_cell(body['title'])}",
-        "",
-        f"{_cell(body.get('source', ''))}\n" if body.get("source") else "",
+        f"{cell(body['source'])}\n" if body.get("source") else "",
         f"Method: `{body['method']}`. " if body.get("method") else "",
         f"Recipe: `{body['recipe']}`. " if body.get("recipe") else "",
-        f"Command: `tilth replicate {body['system']}{' --quick' if body['quick'] else ''}`. ",
-        f"{how}{', quick variant' if body['quick'] else ''}.",
+        f"Command: `{command(body)}`. ",
+        f"{how}{', quick variant' if body['quick'] else ''}.\n",
+        f"Arms, figures, choices and cost: [{body['system']}]({page}).",
     ]
-    head = "\n".join(lines[:2]) + "\n" + "".join(lines[2:])
-    rows = ["| claim | published | ours | verdict |", "| --- | --- | --- | --- |"]
+    rows = []
     for claim in body["claims"]:
-        published = _cell(claim["published"])
+        published = cell(claim["published"])
         if claim["source"]:
-            published += f" ({_cell(claim['source'])})"
-        rows.append(
-            f"| {_cell(claim['statement'])} | {published} "
-            f"| {_cell(measured(claim))} | {claim['verdict']} |"
-        )
-    return f"{head}\n\n" + "\n".join(rows) + "\n"
-
-
-def _cell(text: str) -> str:
-    """Text that stays within a cell of a Markdown table."""
-    return " ".join(str(text).split()).replace("|", "\\|")
+            published += f" ({cell(claim['source'])})"
+        shown = cell(measured(claim))
+        rows.append([cell(claim["statement"]), published, shown, claim["verdict"]])
+    claims = table(["claim", "published", "ours", "verdict"], rows)
+    return f"## {cell(body['title'])}\n\n{''.join(lines)}\n\n{claims}"

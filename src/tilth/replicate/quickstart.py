@@ -167,4 +167,8 @@ QUICKSTART = Replication(
         "Other base models than seedling:small, and tasks outside the almanac.",
         "The model that wrote the data is the same in all cells: its training seed is not varied.",
     ),
+    metrics={
+        "score": "Share of right answers over all skills of the exam.",
+        "score:SKILL": "The same of one skill.",
+    },
 )

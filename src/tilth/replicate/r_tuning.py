@@ -48,6 +48,7 @@ from tilth.evaluate._refusal_metrics import average_precision
 from tilth.evaluate.probe import Probe
 from tilth.evaluate.refusal import Refusal as Exam
 from tilth.replicate.claims import Claim, Greater, Monotone
+from tilth.replicate.figures import Curve, Frontier
 from tilth.replicate.frame import Arm, Measured, Replication, shared_folder
 from tilth.seeds import Seed, SeedPlan, TestSeed
 from tilth.tune.refusal import Refusal
@@ -336,5 +337,42 @@ R_TUNING = Replication(
         "Other models than seedling:large: certainty in words asks for depth that it hardly has.",
         "Several tasks at once, and the paper's own data sets and models.",
         "Exam questions of different test seeds overlap: the world has so many facts and no more.",
+    ),
+    metrics={
+        "right_id, right_ood": "Share of right answers among those given.",
+        "accuracy_id, accuracy_ood": "Share of right answers to all questions, refused or not.",
+        "coverage_id, coverage_ood": "Share of questions that are answered.",
+        "ap_id, ap_ood": "Average precision of the number that the arm ranks its answers by.",
+        "ap_sure_id, ap_sure_ood": "Average precision of the certainty word alone.",
+        "over_refusal_id, over_refusal_ood": "Share of refusals where its answer was right.",
+        "refused_misstated_id, refused_misstated_ood": "Share of refusals of facts told wrongly.",
+        "refused_strangers, refused_twins": "Share of refusals of invented names, and of known "
+        "ones beside them.",
+        "refused": "Share of refusals of facts that were read so often, of both exams.",
+        "score": "The same as right_id.",
+        "pretrain_w": "Share that the untouched model has right of what this arm answers.",
+    },
+    plots=(
+        Curve(
+            name="exposure",
+            title="Refusals of what was read seldom and often",
+            lines={
+                name: tuple(f"{name}.seen-{n}" for n in EXPOSURES) for name, _, _ in LOOKED_INTO
+            },
+            x=EXPOSURES,
+            x_label="how often the fact stands in what the model read (times)",
+            y_label="questions refused (share)",
+            metric="refused",
+            scale="even",
+        ),
+        Frontier(
+            name="coverage",
+            title="Fewer answers, more of them right",
+            x_metric="coverage_id",
+            y_metric="right_id",
+            x_label="questions answered (share)",
+            y_label="right among the answered (share)",
+            beside=tuple(arm.name for arm in ARMS if "." not in arm.name),
+        ),
     ),
 )

@@ -31,8 +31,9 @@ from typing import Any, Literal
 from tilth.artefacts import Artefact
 from tilth.cost import Ledger
 from tilth.data import read
-from tilth.replicate._rds_plus_bench import MODEL, TARGETS, Bench
+from tilth.replicate._rds_plus_bench import MODEL, SIZES, TARGETS, Bench
 from tilth.replicate.claims import Claim, Greater
+from tilth.replicate.figures import Curve
 from tilth.replicate.frame import Arm, Measured, Replication, shared_folder
 from tilth.seeds import Seed, SeedPlan
 
@@ -233,5 +234,29 @@ RDS_PLUS = Replication(
         "Real text after tuning: the real-text arms stop at what was chosen.",
         "Seconds of arms that share an index or losses: the first to come pays them on the clock. "
         "Their FLOPs and tokens are charged to each.",
+    ),
+    metrics={
+        "score": "Share of right answers to exam questions of the target skills.",
+        "score:SKILL": "The same of one target skill.",
+        "gain": "Score less that of random rows from the same pool.",
+        "precision": "Share of the chosen rows that belong to a target skill.",
+        "selection_gflops": "FLOPs of choosing, in units of 1e9.",
+        "training_gflops": "FLOPs of training, in units of 1e9.",
+        "training_tokens": "Tokens trained on, padding not counted.",
+        "gsm8k_share": "Share of GSM8K among the chosen rows of real text.",
+    },
+    plots=(
+        Curve(
+            name="pool",
+            title="The same number of rows, chosen from a larger pool",
+            lines={
+                arm: (f"{arm}-2k", f"{arm}-10k")
+                for arm in ("rds-plus", "random", "ppl-top", "length")
+            },
+            x=tuple(SIZES.values()),
+            x_label="pool (rows)",
+            y_label="right on the target skills (share)",
+            scale="even",
+        ),
     ),
 )

@@ -106,6 +106,7 @@ def replicate(
         "machine": {"processors": os.cpu_count(), "workers": workers, "threads_per_worker": 1},
         "versions": installed_versions(),
         "not_measured": list(replication.not_measured),
+        **_declared(replication),
         "started": started,
         "finished": now(),
     }
@@ -113,6 +114,15 @@ def replicate(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return Result(path, body)
+
+
+def _declared(replication: Replication) -> dict[str, Any]:
+    """What the page of the paper needs beside the scores."""
+    return {
+        "module": replication.cell.__module__,
+        "metrics": dict(replication.metrics),
+        "plots": [plot.as_dict() for plot in replication.plots],
+    }
 
 
 @dataclass
