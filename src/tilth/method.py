@@ -135,6 +135,7 @@ class Method(BaseModel):
         kind: What the artefact holds: ``rows`` (``rows.jsonl``), ``model`` (``model/``), ``scores``
             (``scores.jsonl``), ``comparison`` (``comparison.json``) or ``files``.
         judges: True only for final evaluations, which then see the test seeds.
+        shown: Optional inputs that the example of its command names too.
         example: Small settings with which the conformance suite runs it; the words ``{rows}``,
             ``{seeds}``, ``{model}``, ``{teacher}`` and ``{scores}`` stand for the suite's fixtures.
     """
@@ -146,6 +147,7 @@ class Method(BaseModel):
     version: ClassVar[str] = "1"
     kind: ClassVar[Kind]
     judges: ClassVar[bool] = False
+    shown: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[dict[str, Any]] = {}
 
     @model_validator(mode="before")

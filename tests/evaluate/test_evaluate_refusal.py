@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tilth.almanac.strangers import fact_questions, stranger_questions
 from tilth.almanac.world import World
 from tilth.errors import DataError, ModelError
 from tilth.evaluate._refusal_metrics import (
+    area_under_risk,
     average_precision,
     calibration_error,
     choose_threshold,
@@ -60,6 +62,12 @@ def test_the_curve_ends_with_all_questions(drawn: list[tuple[float, bool]]) -> N
     assert (np.diff(coverage) > 0).all()
     for cut, covered in zip(cuts, coverage, strict=True):
         assert np.mean(np.array(trust) >= cut) == pytest.approx(covered)
+
+
+def test_the_area_by_hand() -> None:
+    assert area_under_risk([0.9, 0.8, 0.1], [1, 0, 1]) == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
+    # one cut answers 1 of 4 rightly, the next all four with two wrong: steps of 1/4 and 3/4
+    assert area_under_risk([0.9, 0.5, 0.5, 0.5], [1, 1, 0, 0]) == pytest.approx(3 / 4 * 1 / 2)
 
 
 def test_calibration_by_hand() -> None:
@@ -203,12 +211,24 @@ def test_every_test_time_number_can_decide(by: str, facts: dict[str, str], tmp_p
         **SMALL,
     ).to(tmp_path / "out", say=quiet)
     rows = [json.loads(x) for x in made.path("refusal.jsonl").read_text().splitlines()]
-    assert all(
-        row["refused"] == (row["trust"] < made.manifest.metrics["threshold"]) for row in rows
-    )
+    threshold = made.manifest.metrics["threshold"]
     if by == "entropy":
+        assert all(row["refused"] == (row["entropy"] > threshold) for row in rows)
         assert [row["trust"] for row in rows] == [-row["entropy"] for row in rows]
         assert value(made.manifest.metrics, "ap") > 0.6
+    else:
+        assert all(row["refused"] == (row["trust"] < threshold) for row in rows)
+
+
+def test_a_given_entropy_is_the_largest(tiny: Path, tmp_path: Path) -> None:
+    rows = [{"question": f"Which {n}?", "answer": "A", "choices": ["rye", "hops"]} for n in (1, 2)]
+    data = written(tmp_path / "d.jsonl", rows)
+    for limit, coverage in ((0.7, 1), (0.0, 0)):  # two choices have at most ln 2 = 0.693
+        made = Refusal(
+            model=str(tiny), data=data, refuse_by="entropy", threshold=limit, resamples=100
+        ).to(tmp_path / f"{limit}", say=quiet)
+        assert value(made.manifest.metrics, "coverage") == coverage
+        assert made.manifest.metrics["threshold"] == limit
 
 
 def test_refusals_in_words_are_counted(tiny: Path, tmp_path: Path) -> None:
@@ -244,6 +264,67 @@ def test_a_threshold_must_come_from_somewhere() -> None:
         Refusal(model="seedling:small", data="d.jsonl", refuse_by="words", threshold=0.1)
 
 
+def test_what_a_question_scores_and_each_task_by_itself(
+    facts: dict[str, str], tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in Path(facts["test"]).read_text().splitlines()]
+    for row in rows:
+        row["meta"]["task"] = "crop" if row["meta"]["relation"] == "crop" else "rest"
+    data = written(tmp_path / "d.jsonl", rows)
+    made = Refusal(
+        model="seedling:large", data=data, refuse_by="p_predict", threshold=0.6, **SMALL
+    ).to(tmp_path / "out", say=quiet)
+    table = [json.loads(x) for x in made.path("refusal.jsonl").read_text().splitlines()]
+    scores = [json.loads(x) for x in made.path("scores.jsonl").read_text().splitlines()]
+    for row, score in zip(table, scores, strict=True):
+        given = {True: 1.0, False: 0.0}[row["correct"]]
+        expected = 0.5 if row["refused"] else given
+        assert score["score"] == (expected if row["answerable"] else float(row["refused"]))
+        assert score["output"].startswith("[refused] ") == row["refused"]
+    found = made.manifest.metrics["by_task"]
+    assert set(found) == {"crop", "rest"}
+    crops = [row for row in table if row["task"] == "crop" and row["answerable"]]
+    given = [row["correct"] for row in crops if not row["refused"]]
+    assert found["crop"]["questions"] == len(crops)
+    assert value(found["crop"], "coverage") == pytest.approx(len(given) / len(crops))
+    assert value(found["crop"], "willing_accuracy") == pytest.approx(np.mean(given))
+
+
+def test_a_certainty_that_was_never_taught_is_told(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    told = {"texts": "plain", "wording": "short", "form": "plain", "max_new_tokens": 3}
+    (folder / "refusal.json").write_text(json.dumps(told))
+    rows = [{"question": f"Why {n}?", "answer": "x", "context": f"{n}."} for n in range(3)]
+    data = written(tmp_path / "d.jsonl", rows)
+    for by, warned in (("p_sure", True), ("p_predict", False)):
+        said: list[str] = []
+        made = Refusal(model=str(folder), data=data, threshold=0.0, refuse_by=by).to(  # type: ignore[arg-type]
+            tmp_path / by, say=said.append
+        )
+        assert any("it says nothing of certainty" in line for line in said) == warned
+        assert made.manifest.metrics["wording"] == "short"
+
+
+def test_the_same_words_about_another_page_are_another_question(tiny: Path, tmp_path: Path) -> None:
+    def pages(name: str, first: int) -> str:
+        rows = [
+            {"question": "Is it?", "answer": "yes", "context": f"Page {n}."}
+            for n in range(first, first + 3)
+        ]
+        return written(tmp_path / name, rows)
+
+    method = Refusal(
+        model=str(tiny),
+        data=pages("d.jsonl", 0),
+        validation=pages("v.jsonl", 3),
+        rule="coverage",
+        target=0.5,
+        max_new_tokens=2,
+    )
+    assert method.to(tmp_path / "out", say=quiet).manifest.metrics["questions"] == 3
+
+
 def test_a_validation_question_may_not_be_a_test_question(tiny: Path, tmp_path: Path) -> None:
     rows = [{"question": f"Why {n}?", "answer": "x"} for n in range(3)]
     data = written(tmp_path / "d.jsonl", rows)
@@ -267,6 +348,7 @@ def test_questions_that_cannot_be_judged_are_listed(tiny: Path, tmp_path: Path) 
     assert "does not fit the model's context" in aside[0]["reason"]
     assert "no right answer is known" in aside[1]["reason"]
     metrics = made.manifest.metrics
+    assert "by_task" not in metrics
     assert (metrics["questions"], metrics["unanswerable"]) == (9, 1)
     assert metrics["over_refusal_on"] == "all answerable questions"
     only = written(tmp_path / "u.jsonl", rows[-1:])

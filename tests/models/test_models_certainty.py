@@ -14,7 +14,7 @@ from tiny_models import ARCHITECTURES
 from tilth.data.questions import Question
 from tilth.models import load
 from tilth.models.certainty import Asker, entropy_of
-from tilth.models.wording import WORDINGS, Renderer
+from tilth.models.wording import WORDINGS, Renderer, Tail
 
 OPEN = [
     Question("0", "When?"),
@@ -83,6 +83,23 @@ def test_the_shared_cache_changes_nothing(
             yes, no = (continued(model, head, c) for c in renderer.pair(tail))
             expected = 1 / (1 + math.exp(no - yes))
             assert answered.shares[kind] == pytest.approx(expected, abs=1e-4)
+
+
+def test_first_tokens_alone_are_weighed_where_asked(models: dict[Any, Path]) -> None:
+    tail = Tail("sure", "I am", " sure", "unsure")  # other first tokens, and several of them
+    ask = asker(models["qwen2"], tails=[tail], single_token=True, max_new_tokens=1)
+    whole = asker(models["qwen2"], tails=[tail], max_new_tokens=1)
+    yes, no = ask.renderer.pair(tail)
+    assert yes[0] != no[0]
+    assert max(len(yes), len(no)) > 1
+    for question, one, all_ in zip(OPEN, ask(OPEN), whole(OPEN), strict=True):
+        prompt = ask.renderer.prompt(question)
+        new = [int(logs(ask.model, prompt)[-1].argmax())][: one.tokens]
+        head = prompt + new + ask.renderer.tail(tail)
+        last = logs(ask.model, head)[-1]
+        expected = 1 / (1 + math.exp(float(last[no[0]] - last[yes[0]])))
+        assert one.shares["sure"] == pytest.approx(expected, abs=1e-4)
+        assert one.shares["sure"] != pytest.approx(all_.shares["sure"], abs=1e-6)
 
 
 def test_company_does_not_change_an_answer(tiny: Path) -> None:

@@ -63,6 +63,7 @@ def row(number: int, **more: Any) -> ProbeRow:
         "samples": (),
         "n_samples": 5,
         "match": "words",
+        "temperature": 0.7,
         "seed": 0,
         "model": "m",
     }
@@ -106,6 +107,23 @@ def test_a_right_choice_is_given_as_letter_or_text() -> None:
     with pytest.raises(DataError, match=r"none of the 2 choices") as caught:
         golds("wheat")
     assert "f.jsonl, row 1" in str(caught.value)
+
+
+def test_right_answers_as_numbers_and_lists() -> None:
+    def golds(**meta: Any) -> tuple[str, ...]:
+        row = Example([{"role": "user", "content": "Which?"}], meta)
+        return questions_in([row], "f.jsonl")[0].golds
+
+    choices = ["3", "2", "1", "0"]  # a number is a place, and a text is a text
+    assert golds(choices=choices, answer=0) == golds(choices=choices, answer="3") == ("A",)
+    assert golds(choices=choices, answers=[1, 3]) == ("B", "D")
+    with pytest.raises(DataError, match="the answer '4' is none of the 4 choices"):
+        golds(choices=choices, answer=4)
+    assert golds(answer=42) == ("42",)
+    assert golds(answer=["a", "b"]) == ("a", "b")
+    assert golds(answer=[]) == golds(answer="") == golds(answer=None) == golds() == ()
+    row = Example.pair("Which?", "rye", answers=["oats", "wheat"])
+    assert questions_in([row], "f.jsonl")[0].golds == ("oats", "wheat")
 
 
 def test_refusals_are_recognised_and_answers_are_not() -> None:
@@ -169,15 +187,22 @@ def test_near_duplicates_with_opposite_labels_are_counted() -> None:
     questions = [Question("0", f"{long}?"), Question("1", f"{long} now?"), Question("2", "Why?")]
     assert conflicts(questions, np.array([True, False, True])) == (1, 1)
     assert conflicts(questions, np.array([True, True, True])) == (1, 0)
+    pages = ("Rye is sown in the valley of Amber.", "Nobody ever saw hops near the western gate.")
+    asked = [Question(page, "Is it true?", context=page) for page in pages]
+    assert conflicts(asked, np.array([True, False])) == (0, 0), "other pages, other questions"
 
 
 def test_tables_of_shards_are_joined_and_strangers_refused() -> None:
     questions = [Question(f"{n}/x", "?") for n in range(3)]
-    assert joined(questions, [[row(2)], [row(0)]], {"m"}, "t") == [row(0), None, row(2)]
+    assert joined(questions, [[row(2)], [row(0)]], "m", "t") == [row(0), None, row(2)]
     with pytest.raises(DataError, match="another model"):
-        joined(questions, [[row(0, model="other")]], {"m"}, "t")
+        joined(questions, [[row(0, model="other")]], "m", "t")
     with pytest.raises(DataError, match="in two probe tables"):
-        joined(questions, [[row(0)], [row(0)]], {"m"}, "t")
+        joined(questions, [[row(0)], [row(0)]], "m", "t")
+    tables = [[row(0, samples=("a",), n_samples=5)], [row(1, samples=("a",), n_samples=3)]]
+    with pytest.raises(DataError, match=r"sampled differently: 3 at temperature 0\.7 and 5 at"):
+        joined(questions, tables, "m", "t")
+    assert joined(questions, [tables[0], [row(1, n_samples=0)]], "m", "t")[1] is not None
 
 
 # ---- texts ----
@@ -210,6 +235,19 @@ def test_a_text_that_needs_a_right_answer_names_its_question() -> None:
         texts_of([question], [row(4)], np.array([True]), texts="padding", unsure="gold", rng=rng)
     assert "4/c" in str(caught.value)
     texts_of([question], [row(4)], np.array([False]), texts="padding", unsure="omit", rng=rng)
+
+
+def test_all_that_is_asked_stands_in_prompt_and_text() -> None:
+    question = Question("0", "Which?", ("B",), ("rye", "oats"), context="On crops.")
+    asked = "On crops.\nWhich?\nA. rye\nB. oats"
+    assert question.asked == asked
+    assert Text(question, "B", "").example(WORDINGS["lines"]).prompt == asked
+    tokenizer = load_tokenizer("seedling:small")
+    plain = tokenizer.decode(Renderer(tokenizer, WORDINGS["lines"]).prompt(question))
+    assert plain.endswith("On crops.\nQuestion: Which?\nA. rye\nB. oats\nAnswer:")
+    assert asked in tokenizer.decode(
+        Renderer(tokenizer, WORDINGS["lines"], "chat").prompt(question)
+    )
 
 
 @pytest.mark.parametrize("wording", sorted(WORDINGS))
@@ -301,6 +339,45 @@ def test_shuffled_labels_keep_their_number(tiny: Path, tmp_path: Path) -> None:
     assert found[0] != found[1]
 
 
+def test_a_text_that_is_too_long_to_learn_is_listed(tiny: Path, tmp_path: Path) -> None:
+    path = data(tmp_path, [*PAIRS, *((f"Is it {n}?", "yes") for n in range(9)), PAIRS[0]])
+    long = written(tmp_path / "long.jsonl", [{"question": "Why " * 60, "answer": "so"}])
+    Path(path).write_text(Path(path).read_text() + Path(long).read_text())
+    method = Refusal(model=str(tiny), data=path, max_length=200, **FAST)
+    made = method.to(tmp_path / "tuned", say=quiet)
+    (aside,) = [json.loads(x) for x in made.path("rejected.jsonl").read_text().splitlines()]
+    assert (aside["file"], aside["line"]) == ("rows.jsonl", 17)
+    assert "200" in aside["reason"]
+    assert made.manifest.funnel[-1] == ("trained on", 16)
+
+
+def test_ties_are_told_where_a_share_splits_them(tiny: Path, tmp_path: Path) -> None:
+    settings = {"model": str(tiny), "data": data(tmp_path), **FAST, "temperature": 1e-3}
+    said: list[str] = []
+    Refusal(**settings).to(tmp_path / "tied", say=said.append)  # all samples are alike
+    assert any("% of the questions have the same entropy" in line for line in said)
+    with pytest.raises(DataError, match="6 sure and 0 unsure"):
+        Refusal(**settings, entropy_threshold=2.0).to(tmp_path / "sure", say=quiet)
+
+
+def test_a_given_table_is_judged_by_the_match_of_the_run(tiny: Path, tmp_path: Path) -> None:
+    rows = [{"question": f"What {n}?", "answer": "x"} for n in range(6)]
+    path = written(tmp_path / "rows.jsonl", rows)
+    probe = Probe(model=str(tiny), data=path, max_new_tokens=4).to(tmp_path / "p", say=quiet)
+    table = [json.loads(x) for x in probe.path("probe.jsonl").read_text().splitlines()]
+    for n, one in enumerate(table):
+        one["prediction"] = "axe" if n < 2 else "ape"
+    given = written(tmp_path / "given.jsonl", table)
+    settings: dict[str, Any] = {"model": str(tiny), "data": path, "probes": [given]}
+    settings |= {"max_new_tokens": 4, "max_steps": 1}
+    tuned = Refusal(**settings, match="official").to(tmp_path / "t", say=quiet)
+    assert (tuned.manifest.metrics["sure"], tuned.manifest.metrics["unsure"]) == (2, 4)
+    with pytest.raises(DataError, match="0 sure and 6 unsure"):
+        Refusal(**settings).to(tmp_path / "words", say=quiet)
+    with pytest.raises(DataError, match="no entropies"):
+        Refusal(**settings, split="entropy").to(tmp_path / "entropy", say=quiet)
+
+
 def test_a_model_that_knows_nothing_stops_the_run(tiny: Path, tmp_path: Path) -> None:
     method = Refusal(model=str(tiny), data=data(tmp_path), max_new_tokens=2, max_steps=1)
     with pytest.raises(DataError, match="0 sure and 6 unsure"):
@@ -338,7 +415,7 @@ def test_shards_together_are_the_whole(tiny: Path, tmp_path: Path) -> None:
     assert alike == {
         r.id: (r.prediction, r.entropy, r.samples) for r in read_probe(str(whole.folder))
     }
-    fast = {**FAST, "temperature": 0.7}
+    fast = {**FAST, "samples": 9}  # the tables' own samples count
     tables = [str(part.folder) for part in parts]
     tuned = Refusal(model=str(tiny), data=path, probes=tables, **fast)
     assert tuned.to(tmp_path / "tuned", say=quiet).manifest.metrics["sure"] == 3

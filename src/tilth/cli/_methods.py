@@ -78,7 +78,11 @@ def list_methods(verb: str = "") -> None:
 def _add(app: typer.Typer, method: type[Method]) -> None:
     """Adds the command of `method`, with an option for every setting."""
     words = f"tilth {method.verb} {method.name}"
-    needed = [f"{_flag(n)} {_sample(i)}" for n, i in method.model_fields.items() if i.is_required()]
+    needed = [
+        f"{_flag(name)} {_sample(name, info)}"
+        for name, info in method.model_fields.items()
+        if info.is_required() or name in method.shown
+    ]
     app.command(
         method.name,
         help=escape(_about(method)),
@@ -90,7 +94,15 @@ def _about(method: type[Method]) -> str:
     """The docstring for a terminal: whole paragraphs, no code marks, no example."""
     text = inspect.cleandoc(method.__doc__ or "").partition("\nExample:")[0]
     text = re.sub(r":\w+:`~?|``", "`", text)
-    return "\n\n".join(" ".join(part.split("\n")) for part in text.strip().split("\n\n"))
+    return "\n\n".join(map(_paragraph, text.strip().split("\n\n")))
+
+
+def _paragraph(part: str) -> str:
+    """A paragraph as one line; a formula or a table, which is indented, keeps its lines."""
+    lines = part.split("\n")
+    if all(line.startswith("    ") for line in lines):
+        return "\n".join(["\b", *(line[2:] for line in lines)])
+    return " ".join(lines)
 
 
 def _command(method: type[Method]) -> Callable[..., None]:
@@ -224,9 +236,19 @@ def _shown(default: Any) -> str:
     return str(default) if default != "" else "empty"
 
 
-def _sample(info: FieldInfo) -> str:
-    kinds = [mark.kind for mark in info.metadata if isinstance(mark, Input)]
-    return _SAMPLE.get(kinds[0], "FOLDER") if kinds else _type_name(info)
+def _sample(name: str, info: FieldInfo) -> str:
+    kind = _kind(info)
+    if kind == "rows" and not info.is_required():
+        return f"{name}.jsonl"
+    return _SAMPLE.get(kind, "FOLDER") if kind else _type_name(info)
+
+
+def _kind(info: FieldInfo) -> str:
+    """What an input is, optional or not; empty for any other setting."""
+    marks = [*info.metadata]
+    for part in get_args(info.annotation):
+        marks += get_args(part)[1:] if get_origin(part) is Annotated else ()
+    return next((mark.kind for mark in marks if isinstance(mark, Input)), "")
 
 
 def _types(annotation: Any) -> list[Any]:
@@ -241,9 +263,9 @@ def _types(annotation: Any) -> list[Any]:
 
 def _type_name(info: FieldInfo) -> str:
     """A short name of the type for the help, e.g. ``INTEGER`` or ``longest|shortest``."""
-    kinds = [mark.kind for mark in info.metadata if isinstance(mark, Input)]
-    if kinds:
-        return kinds[0].upper()
+    plain = not {list, tuple, dict} & {get_origin(kind) or kind for kind in _types(info.annotation)}
+    if plain and (kind_of := _kind(info)):
+        return kind_of.upper()
     names = []
     for kind in _types(info.annotation):
         origin = get_origin(kind)

@@ -1,10 +1,12 @@
 """Questions with the answers that count as right, and how an answer is compared with them.
 
 A row's question is its last user turn. Its right answers are ``meta.answers`` (or ``meta.answer``)
-where that is a list, else its last assistant turn; a row may have none. ``meta.choices`` (a list)
-makes it a choice: the right answer is then a letter, or the text of a choice. ``meta.context`` is
-read before the question. ``meta.answerable: false`` marks a question that nobody can answer;
-``meta.pair`` is shared by such a question and its answerable twin.
+where that is a list, else its last assistant turn, else that one value, a number for instance; a
+row may have none. ``meta.choices`` (a list) makes it a choice: the right answer is then a letter,
+the text of a choice, or its place as a number from 0. ``meta.context`` is read before the question,
+``meta.task`` names what it belongs to where several tasks are mixed. ``meta.answerable: false``
+marks a question that nobody can answer; ``meta.pair`` is shared by such a question and its
+answerable twin.
 """
 
 from __future__ import annotations
@@ -58,6 +60,17 @@ class Question:
         """The letters of the choices."""
         return tuple(LETTERS[: len(self.choices)])
 
+    @property
+    def body(self) -> str:
+        """The question and its lettered choices, one per line."""
+        listed = (f"{a}. {c}" for a, c in zip(self.letters, self.choices, strict=True))
+        return "\n".join([self.text, *listed])
+
+    @property
+    def asked(self) -> str:
+        """All that is asked: context, question and lettered choices."""
+        return f"{self.context}\n{self.body}" if self.context else self.body
+
 
 def questions_in(rows: Iterable[Example], where: str) -> list[Question]:
     """The questions of rows that were read with ``require="prompt"``.
@@ -74,8 +87,7 @@ def questions_in(rows: Iterable[Example], where: str) -> list[Question]:
 
 def _question(number: int, row: Example, where: str) -> Question:
     meta = row.meta
-    listed = next((meta[k] for k in ("answers", "answer") if isinstance(meta.get(k), list)), None)
-    golds = tuple(str(g) for g in listed) if listed else ((row.answer,) if row.answer else ())
+    listed = _listed(row)
     choices = tuple(str(c) for c in meta.get("choices") or ())
     if choices:
         if not 2 <= len(choices) <= len(LETTERS):
@@ -84,7 +96,9 @@ def _question(number: int, row: Example, where: str) -> Question:
                 where=f"{where}, row {number + 1}",
                 fix=f"give 2 to {len(LETTERS)}",
             )
-        golds = tuple(_letter(gold, choices, f"{where}, row {number + 1}") for gold in golds)
+        golds = tuple(_letter(gold, choices, f"{where}, row {number + 1}") for gold in listed)
+    else:
+        golds = tuple(str(gold) for gold in listed)
     return Question(
         id=f"{number}/{row.id}",
         text=row.prompt,
@@ -98,16 +112,30 @@ def _question(number: int, row: Example, where: str) -> Question:
     )
 
 
-def _letter(gold: str, choices: tuple[str, ...], where: str) -> str:
-    """The letter of a right answer that is given as a letter or as the choice's text."""
-    if gold.strip() in LETTERS[: len(choices)]:
+def _listed(row: Example) -> list[Any]:
+    """The right answers as the row gives them; empty where it gives none."""
+    given = [row.meta[k] for k in ("answers", "answer") if row.meta.get(k) not in (None, "")]
+    for value in given:
+        if isinstance(value, list) and value:
+            return value
+    if row.answer:
+        return [row.answer]
+    return [value for value in given if not isinstance(value, list)][:1]
+
+
+def _letter(gold: Any, choices: tuple[str, ...], where: str) -> str:
+    """The letter of a right answer: its own, that of the choice's text, or that of its place."""
+    if isinstance(gold, int) and 0 <= gold < len(choices):
+        return LETTERS[gold]
+    gold = str(gold)
+    if gold.strip() in tuple(LETTERS[: len(choices)]):
         return gold.strip()
     same = [n for n, choice in enumerate(choices) if _normal(choice) == _normal(gold)]
     if len(same) != 1:
         raise DataError(
             f"the answer {gold!r} is none of the {len(choices)} choices",
             where=where,
-            fix="give the letter of the choice, or its text as it stands",
+            fix="give the letter of the choice, its text as it stands, or its place from 0",
         )
     return LETTERS[same[0]]
 

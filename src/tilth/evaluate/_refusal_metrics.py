@@ -17,6 +17,7 @@ from tilth.stats import Estimate, bootstrap
 
 __all__ = [
     "Rule",
+    "area_under_risk",
     "average_precision",
     "calibration_error",
     "choose_threshold",
@@ -78,6 +79,17 @@ def risk_coverage(trust: ArrayLike, right: ArrayLike) -> tuple[Floats, Floats, F
     last = np.append(np.flatnonzero(np.diff(trust_N)), len(trust_N) - 1)
     answered = last + 1.0
     return trust_N[last], answered / len(trust_N), 1 - np.cumsum(right_N)[last] / answered
+
+
+def area_under_risk(trust: ArrayLike, right: ArrayLike) -> float:
+    """The area under the risk-coverage curve; equal trust is one step of it, as wide as it is.
+
+    Example:
+        >>> area_under_risk([0.9, 0.5, 0.5, 0.5], [1, 1, 0, 0])  # 1/4 * 0 + 3/4 * 1/2
+        0.375
+    """
+    _, coverage, risk = risk_coverage(trust, right)
+    return float((np.diff(coverage, prepend=0.0) * risk).sum())
 
 
 def choose_threshold(

@@ -16,6 +16,7 @@ from tilth.data.refusals import is_refusal
 from tilth.errors import DataError
 from tilth.evaluate._refusal_metrics import (
     Floats,
+    area_under_risk,
     average_precision,
     calibration_error,
     choose_threshold,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from tilth.evaluate.refusal import Refusal
 
 __all__ = ["evaluate"]
+
+_IN_WORDS = ("p_sure", "confidence")  # what the certainty word has a part in
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def evaluate(settings: Refusal, work: Work) -> Outcome:
     _write_curve(work.folder / "curve.jsonl", asked, answerable)
     if settings.base is not None:
         metrics |= _untouched(settings, asking, asked, refused & answerable, work)
-    metrics |= {"threshold": threshold, "refuse_by": settings.refuse_by, **_about(asking)}
+    shown = -threshold if threshold is not None and settings.refuse_by == "entropy" else threshold
+    metrics |= {"threshold": shown, "refuse_by": settings.refuse_by, **_about(asking)}
     work.say(_line(metrics))
     return Outcome(
         metrics=metrics,
@@ -75,6 +79,11 @@ def evaluate(settings: Refusal, work: Work) -> Outcome:
 def _asking(settings: Refusal, work: Work) -> Asking:
     """How the model is asked: as it was tuned, where the settings say nothing else."""
     told = tuned_with(settings.model)
+    texts = told.get("texts")
+    if settings.refuse_by in _IN_WORDS and texts in ("plain", "replace"):
+        work.say(
+            f"warning: this model was tuned with texts: {texts}, where it says nothing of certainty"
+        )
     tails = ("sure", "true") if settings.refuse_by == "p_true" else ("sure",)
     return Asking(
         wording=settings.wording or told.get("wording", "lines"),
@@ -155,13 +164,14 @@ def _trust(settings: Refusal, answered: Answered, refused_in_words: bool) -> flo
 def _threshold(
     settings: Refusal, asked: _Asked, asking: Asking, work: Work, rejected: list[Rejection]
 ) -> float | None:
-    """The given threshold, or the one that the validation questions ask for."""
+    """The least trust that answers: as given, or as the validation questions ask for."""
     if settings.validation is None:
-        return settings.threshold
+        given = settings.threshold
+        return -given if given is not None and settings.refuse_by == "entropy" else given
     held_out = _ask(settings, settings.validation, asking, work, rejected)
-    tested = {q.text for q in asked.questions}
+    tested = {q.asked for q in asked.questions}
     for question in held_out.questions:
-        if question.text in tested:
+        if question.asked in tested:
             raise DataError(
                 "a validation question is also a test question",
                 where=f"{settings.validation}: question {question.id}",
@@ -198,13 +208,17 @@ def _metrics(
         "willing_accuracy": of(_willing),
         "refused_though_right": of(lambda c: _share(c["refused"], c["right"])),
         "ap": of(lambda c: average_precision(c["trust"], c["right"])),
-        "aurc": of(lambda c: float(risk_coverage(c["trust"], c["right"])[2].mean())),
+        "aurc": of(lambda c: area_under_risk(c["trust"], c["right"])),
     }
     for name in ("p_predict", "p_sure", "confidence"):
         metrics[f"ap_{name}"] = of(lambda c, n=name: average_precision(c[n], c["right"]))
         metrics[f"ece_{name}"] = of(lambda c, n=name: calibration_error(c[n], c["right"]))
-    metrics["empty_answers"] = sum(a.tokens == 0 for a in asked.answers)
+    metrics["empty_answers"] = sum(not a.text for a in asked.answers)
     metrics["cut_answers"] = sum(a.finish == "length" for a in asked.answers)
+    tasks = sorted({q.task for q in asked.questions if q.answerable})
+    if len(tasks) > 1:
+        task_N = np.array([q.task for q in asked.questions if q.answerable])
+        metrics["by_task"] = {task or "none": _of_task(known, task_N == task, of) for task in tasks}
     if answerable.all():
         return metrics
     pairs = {q.pair for q in asked.questions if q.pair and not q.answerable}
@@ -216,6 +230,18 @@ def _metrics(
         "unanswerable_refused": of(lambda c: c["r"].mean(), {"r": refused[~answerable]}),
         "over_refusal": of(lambda c: c["r"].mean(), {"r": refused[apart]}),
         "over_refusal_on": "answerable twins" if twins.any() else "all answerable questions",
+    }
+
+
+def _of_task(known: dict[str, Floats], its: np.ndarray, of: Any) -> dict[str, Any]:
+    """The main numbers on the questions of one task."""
+    part = {name: values[its] for name, values in known.items()}
+    return {
+        "questions": int(its.sum()),
+        "coverage": of(lambda c: 1 - c["refused"].mean(), part),
+        "accuracy": of(lambda c: c["right"].mean(), part),
+        "willing_accuracy": of(_willing, part),
+        "ap": of(lambda c: average_precision(c["trust"], c["right"]), part),
     }
 
 
@@ -237,6 +263,12 @@ def _untouched(
     chosen = [(q, bool(r)) for q, r in zip(asked.questions, refused, strict=True) if q.answerable]
     questions = [q for q, _ in chosen]
     asker = asking.asker(settings.base, work.ledger)
+    if long := fitting(asker, questions)[1]:
+        raise DataError(
+            f"{len(long):,} questions fit the model's context, but not that of base",
+            where=f"question {long[0][0].id}: {long[0][1]}",
+            fix="base must be the model that was tuned; or leave it out",
+        )
     answers = answers_to(
         asker,
         questions,
@@ -282,7 +314,8 @@ def _write_table(path: Path, settings: Refusal, asked: _Asked, refused: np.ndarr
         for i, (q, a) in enumerate(zip(asked.questions, asked.answers, strict=True)):
             row = {
                 "id": q.id,
-                "question": q.text,
+                "question": q.asked,
+                "task": q.task,
                 "answerable": q.answerable,
                 "pair": q.pair,
                 "prediction": a.text,
@@ -293,7 +326,7 @@ def _write_table(path: Path, settings: Refusal, asked: _Asked, refused: np.ndarr
                 "trust": float(asked.trust[i]),
                 "entropy": a.entropy,
                 "refused": bool(refused[i]),
-                "empty": a.tokens == 0,
+                "empty": not a.text,
                 "finish": a.finish,
                 "meta": q.meta,
             }
@@ -308,6 +341,13 @@ def _write_curve(path: Path, asked: _Asked, answerable: np.ndarray) -> None:
             file.write(json.dumps(row) + "\n")
 
 
+def _score(question: Question, right: bool, refused: bool) -> float:
+    """1 right, 1/2 refused, 0 wrong; of what nobody can answer 1 refused, 0 answered."""
+    if not question.answerable:
+        return float(refused)
+    return 0.5 if refused else float(right)
+
+
 def _scores(asked: _Asked, refused: np.ndarray, work: Work) -> Sequence[ScoreRow]:
     seed = int(work.test_seeds[0])
     return [
@@ -316,9 +356,9 @@ def _scores(asked: _Asked, refused: np.ndarray, work: Work) -> Sequence[ScoreRow
             "item": q.id,
             "skill": (q.task or "answerable") if q.answerable else "unanswerable",
             "level": int(q.meta.get("level") or 1),
-            "score": float(asked.right[i] if q.answerable else refused[i]),
-            "prompt": q.text,
-            "output": a.text,
+            "score": _score(q, bool(asked.right[i]), bool(refused[i])),
+            "prompt": q.asked,
+            "output": f"[refused] {a.text}" if refused[i] else a.text,
             "answer": q.golds[0] if q.golds else "",
             "finish": a.finish,
         }

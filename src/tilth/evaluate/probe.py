@@ -40,6 +40,7 @@ class Probe(Method):
     verb: ClassVar = "evaluate"
     name: ClassVar = "probe"
     kind: ClassVar = "files"
+    version: ClassVar = "2"
     example: ClassVar[dict[str, Any]] = {
         "model": "{model}",
         "data": "{rows}",
@@ -121,6 +122,7 @@ class Probe(Method):
                 "right": sum(known),
                 "accuracy": sum(known) / len(known) if known else None,
                 "mean_entropy": sum(entropies) / len(entropies) if entropies else None,
+                "empty_answers": sum(not row.prediction for row in table),
                 "cut_answers": sum(row.finish == "length" for row in table),
                 "model": table[0].model,
             },

@@ -22,7 +22,7 @@ class Refusal(Method):
     After R-Tuning (Zhang et al. 2024, arXiv:2311.09677). Each question is decoded greedily; the
     same key-value cache is then extended by the certainty question, and
 
-        p_predict  = geometric mean of the probabilities of the likeliest tokens of the answer
+        p_predict  = geometric mean of the likeliest tokens' probabilities
         p_sure     = P(" sure") / (P(" sure") + P(" unsure")), of the whole words
         confidence = weight * p_predict + (1 - weight) * p_sure
 
@@ -43,9 +43,11 @@ class Refusal(Method):
     that the model was willing to answer), which tells choosing easy questions from getting better.
     Intervals are bootstrap intervals over questions; those over training seeds need several models.
 
-    ``refusal.jsonl`` is the table of all questions, ``curve.jsonl`` the risk-coverage curve. In
-    ``scores.jsonl`` the score is whether the answer is right, and whether an unanswerable question
-    was refused.
+    ``refusal.jsonl`` is the table of all questions, ``curve.jsonl`` the risk-coverage curve. Where
+    the answerable questions are of several tasks (``task``), ``by_task`` has each by itself. In
+    ``scores.jsonl`` a right answer scores 1, a refusal 1/2 and a wrong answer 0, so that refusing
+    pays where the model would be right less than half the time; a refused unanswerable question
+    scores 1, an answered one 0 (our choice).
 
     Defaults: weight 0.5 as in the official code, which also decides at 0.5 and cuts answers after
     5 to 15 tokens; wording, form and length are those that the model was tuned with.
@@ -59,6 +61,8 @@ class Refusal(Method):
     name: ClassVar = "refusal"
     kind: ClassVar = "scores"
     judges: ClassVar = True
+    version: ClassVar = "2"
+    shown: ClassVar = ("validation",)
     example: ClassVar[dict[str, Any]] = {
         "model": "{model}",
         "data": "{rows}",
@@ -76,7 +80,9 @@ class Refusal(Method):
     )
     rule: Rule = Field("balanced", description="How the threshold is chosen.")
     target: float | None = Field(None, ge=0, le=1, description="Of rule: coverage or risk.")
-    threshold: float | None = Field(None, description="Given instead of chosen.")
+    threshold: float | None = Field(
+        None, description="Given instead of chosen: of the entropy the largest, else the least."
+    )
     weight: float = Field(0.5, ge=0, le=1, description="Of p_predict in the confidence.")
     match: Match = Field("words", description="words, exact, or official: a substring, case kept.")
     wording: str | None = Field(None, description="Fixed words; those of the tuning by default.")

@@ -35,7 +35,7 @@ class ProbeRow:
 
     Attributes:
         id: The question's id.
-        prediction: The greedy answer.
+        prediction: The greedy answer; empty where the model ended at once.
         correct: Whether it is right; None where no right answer is known.
         entropy: Entropy in nats of the sampled answers, or of the letters of a choice; or None.
         p_predict: Geometric mean of the greedy answer's probabilities.
@@ -44,6 +44,7 @@ class ProbeRow:
         samples: The sampled answers.
         n_samples: How many there are.
         match: How the answer was compared.
+        temperature: Of the samples.
         seed: The seed of the samples.
         model: Fingerprint of the model and of the way it was asked.
     """
@@ -58,6 +59,7 @@ class ProbeRow:
     samples: tuple[str, ...]
     n_samples: int
     match: str
+    temperature: float
     seed: int
     model: str
 
@@ -77,16 +79,16 @@ class ProbeRow:
             samples=answered.samples,
             n_samples=len(answered.samples),
             match=match,
+            temperature=asking.temperature,
             seed=asking.seed,
             model=model,
         )
 
 
 def fingerprint(ref: str, asking: Asking) -> str:
-    """A hash of the model's content and of how it is asked, the seed of the samples aside."""
-    later = ("seed", "tails", "single_token", "refusals")
-    how = {k: v for k, v in asdict(asking).items() if k not in later}
-    text = json.dumps([digest(ref), how], sort_keys=True)
+    """A hash of the model's content and of how it is asked for its greedy answer."""
+    how = [asking.wording, asking.form, asking.max_new_tokens]
+    text = json.dumps([digest(ref), how])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -62,7 +62,7 @@ class Wording:
 
     Attributes:
         name: Its name.
-        prompt: The plain form; ``{question}`` stands for context, question and choices.
+        prompt: The plain form, behind the context; ``{question}`` stands for question and choices.
         end: What ends an answer; decoding stops there.
         sure: What asks for certainty, up to the word that is weighed.
         close: What ends the text after the certainty word.
@@ -150,21 +150,15 @@ class Renderer:
         self._chat = chat_format(tokenizer) if form == "chat" else None
         self.stop_ids = self._chat.stop_ids if self._chat else frozenset[int]()
 
-    def question(self, question: Question) -> str:
-        """Context, question and lettered choices as text."""
-        parts = [question.context] if question.context else []
-        parts.append(question.text)
-        parts += [f"{a}. {c}" for a, c in zip(question.letters, question.choices, strict=True)]
-        return "\n".join(parts)
-
     def prompt(self, question: Question) -> list[int]:
         """Everything before the answer."""
-        text = self.question(question)
         if self._chat is not None:
             return self._chat.encode(
-                [{"role": "user", "content": text}], add_generation_prompt=True
+                [{"role": "user", "content": question.asked}], add_generation_prompt=True
             ).input_ids
-        ids: list[int] = self.tokenizer(self.wording.prompt.format(question=text)).input_ids
+        before = f"{question.context}\n" if question.context else ""
+        text = before + self.wording.prompt.format(question=question.body)
+        ids: list[int] = self.tokenizer(text).input_ids
         return ids
 
     def answer(self, text: str) -> list[int]:

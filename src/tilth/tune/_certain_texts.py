@@ -43,7 +43,7 @@ class Text:
         if self.certainty:
             said = f"{said}{wording.end}{wording.sure} {self.certainty}{wording.close}"
         turns: list[Message] = [
-            {"role": "user", "content": self.question.text},
+            {"role": "user", "content": self.question.asked},
             {"role": "assistant", "content": said},
         ]
         told = {"question": self.question.id, "answer": self.answer, "certainty": self.certainty}

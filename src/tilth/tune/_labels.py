@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,14 +54,14 @@ class Labels:
             where=where,
             fix="the model answers "
             + ("every question: give harder ones" if known else "none: give easier ones")
-            + ", look at probe.jsonl, or use another match or split",
+            + ", use another match or split, or see with evaluate.probe what it answers",
         )
 
 
 def joined(
     questions: Sequence[Question],
     tables: Sequence[Sequence[ProbeRow]],
-    models: Collection[str],
+    model: str,
     where: str,
 ) -> list[ProbeRow | None]:
     """The probe row of every question from the tables of all shards; None where there is none.
@@ -69,25 +69,35 @@ def joined(
     Args:
         questions: The questions, in order.
         tables: The rows of each table.
-        models: Fingerprints that fit.
+        model: The fingerprint that they must have.
         where: The tables, for errors.
 
     Raises:
-        DataError: A table was made with another model or asked in another way, or two tables hold
-            the same question.
+        DataError: A table was made with another model or asked in another way, two tables were
+            sampled differently, or two hold the same question.
     """
     by_id: dict[str, ProbeRow] = {}
+    sampled: set[tuple[int, float]] = set()
     for table in tables:
         for row in table:
-            if row.model not in models:
+            if row.model != model:
                 raise DataError(
                     "this probe table was made with another model, or asked in another way",
                     where=f"{where}: row {row.id} has {row.model}",
-                    fix="probe the model that is tuned, with the same wording, form and samples",
+                    fix="probe the model that is tuned, with its wording, form and max_new_tokens",
                 )
             if row.id in by_id:
                 raise DataError("a question is in two probe tables", where=f"{where}: {row.id}")
             by_id[row.id] = row
+            if row.samples:  # a choice has none
+                sampled.add((row.n_samples, row.temperature))
+    if len(sampled) > 1:
+        told = " and ".join(f"{n} at temperature {t:g}" for n, t in sorted(sampled))
+        raise DataError(
+            f"the probe tables were sampled differently: {told}",
+            where=where,
+            fix="probe all shards with the same samples and temperature",
+        )
     return [by_id.get(q.id) for q in questions]
 
 
@@ -137,7 +147,7 @@ def labels_of(
         return Labels(entropies <= threshold, tied, threshold)
     # Equal entropies are ordered by how probable the greedy answer was, and not by the file.
     order = sorted(range(len(rows)), key=lambda i: (entropies[i], -rows[i].logprob, i))
-    kept = order[: int(len(rows) * float(fraction))]
+    kept = order[: int(len(rows) * float(fraction) + 1e-9)]  # 0.29 * 100 is 29
     sure = np.zeros(len(rows), bool)
     sure[kept] = True
     return Labels(sure, tied, float(entropies[kept].max()) if kept else None)
@@ -165,6 +175,6 @@ def conflicts(questions: Sequence[Question], sure: np.ndarray) -> tuple[int, int
 
     They pull the model both ways at once and make it refuse too much.
     """
-    asked = [Example([{"role": "user", "content": q.text}], id=q.id) for q in questions]
+    asked = [Example([{"role": "user", "content": q.asked}], id=q.id) for q in questions]
     twins = deduplicate(asked, near=NEAR, size=3, part="prompt").dropped
     return len(twins), sum(bool(sure[t.index] != sure[t.kept_index]) for t in twins)

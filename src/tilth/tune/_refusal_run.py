@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from tilth.data.questions import Question, questions_in
+from tilth.data.questions import Match, Question, is_right, questions_in
 from tilth.data.read import Rows, read
 from tilth.data.write import Rejection, write_rejected, write_rows
 from tilth.errors import DataError
@@ -81,15 +82,21 @@ def tune_refusal(settings: Refusal, work: Work) -> Outcome:
     )
     write_rows(work.folder / "texts.jsonl", (text.example(words) for text in texts))
     told = _told(labels, sure, probed)
-    _say(told, work)
+    _say(told, settings, work)
     outcome = _tuned(settings, texts, work)
-    write_rejected(rejected, [*rows.rejections(), *_rejections(rows, probed.set_aside)])
+    aside = [*probed.set_aside, *_unlearnt(rejected, texts)]
+    write_rejected(rejected, [*rows.rejections(), *_rejections(rows, aside)])
     (work.folder / "model" / TOLD).write_text(
         json.dumps(_asked(settings), indent=2, sort_keys=True) + "\n", "utf-8"
     )
     return Outcome(
         metrics={**outcome.metrics, **told},
-        funnel=[("rows", rows.records), ("questions", len(rows)), ("probed", len(texts))],
+        funnel=[
+            ("rows", rows.records),
+            ("questions", len(rows)),
+            ("probed", len(texts)),
+            ("trained on", outcome.metrics["rows_trained"]),
+        ],
         not_measured=["whether it refuses the right questions: evaluate.refusal must say that"],
     )
 
@@ -118,12 +125,8 @@ def _probed(settings: Refusal, questions: list[Question], work: Work) -> _Probed
         apart = {q.id for q, _ in long}
         return _Probed([q for q in questions if q.id not in apart], table, long)
     tables = [read_probe(ref) for ref in settings.probes]
-    # A supervised split reads greedy answers only, so a table with samples serves it as well.
-    fits = {fingerprint(settings.model, asking)}
-    if settings.split == "supervised":
-        counts = {row.n_samples for table in tables for row in table}
-        fits |= {fingerprint(settings.model, _with_samples(asking, n)) for n in counts}
-    rows = joined(questions, tables, fits, ", ".join(settings.probes))
+    model = fingerprint(settings.model, asking)
+    rows = joined(questions, tables, model, ", ".join(settings.probes))
     missing = [q for q, row in zip(questions, rows, strict=True) if row is None]
     if len(missing) > _REJECTED * len(questions):
         raise DataError(
@@ -132,21 +135,17 @@ def _probed(settings: Refusal, questions: list[Question], work: Work) -> _Probed
             fix="give the tables of all shards of this very data",
         )
     reason = "in no probe table: its shard is not given, or it did not fit the context"
+    found = [(q, row) for q, row in zip(questions, rows, strict=True) if row is not None]
     return _Probed(
-        [q for q, row in zip(questions, rows, strict=True) if row is not None],
-        [row for row in rows if row is not None],
+        [q for q, _ in found],
+        [_judged(q, row, settings.match) for q, row in found],
         [(q, reason) for q in missing],
     )
 
 
-def _with_samples(asking: Asking, samples: int) -> Asking:
-    return Asking(
-        wording=asking.wording,
-        form=asking.form,
-        max_new_tokens=asking.max_new_tokens,
-        samples=samples,
-        temperature=asking.temperature,
-    )
+def _judged(question: Question, row: ProbeRow, match: Match) -> ProbeRow:
+    """A row of a given table, its answer compared as this run compares it."""
+    return replace(row, correct=is_right(row.prediction, question, match), match=match)
 
 
 def _told(labels: Labels, sure: np.ndarray, probed: _Probed) -> dict[str, Any]:
@@ -167,9 +166,10 @@ def _told(labels: Labels, sure: np.ndarray, probed: _Probed) -> dict[str, Any]:
     }
 
 
-def _say(told: dict[str, Any], work: Work) -> None:
+def _say(told: dict[str, Any], settings: Refusal, work: Work) -> None:
     work.say(f"{told['sure']:,} questions sure, {told['unsure']:,} unsure")
-    if told["tied_share"] > _TIES:
+    by_share = settings.entropy_threshold is None and settings.certain_fraction != "validated"
+    if by_share and told["tied_share"] > _TIES:
         work.say(
             f"warning: {told['tied_share']:.0%} of the questions have the same entropy, so that "
             "the split among them is by the probability of the greedy answer"
@@ -208,6 +208,12 @@ def _asked(settings: Refusal) -> dict[str, Any]:
         "texts": settings.texts,
         "max_new_tokens": settings.max_new_tokens,
     }
+
+
+def _unlearnt(rejected: Path, texts: list[Text]) -> list[tuple[Question, str]]:
+    """The questions whose texts training has set aside, too long ones for instance."""
+    found = map(json.loads, rejected.read_text("utf-8").splitlines())
+    return [(texts[one["line"] - 1].question, one["reason"]) for one in found]
 
 
 def _rejections(rows: Rows, aside: list[tuple[Question, str]]) -> list[Rejection]:

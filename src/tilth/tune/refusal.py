@@ -22,14 +22,10 @@ class Refusal(Method):
     question; what it knows is told from what it does not; and it is tuned on texts that end in a
     certainty that matches.
 
-    ============  ==================================================  ==============================
-    in the paper  settings                                            text of what it does not know
-    ============  ==================================================  ==============================
-    R-Tuning      ``split: supervised`` (right or wrong)              answer, "... I am unsure."
-    R-Tuning-U    ``split: entropy`` (do sampled answers agree?)      answer, "... I am unsure."
-    R-Tuning-R    ``split: supervised``, ``texts: replace``           a refusal instead of an answer
-    vanilla       ``texts: plain``                                    the answer, as of all others
-    ============  ==================================================  ==============================
+        R-Tuning    split: supervised  sure where the answer is right
+        R-Tuning-U  split: entropy     sure where sampled answers agree
+        R-Tuning-R  texts: replace     a refusal instead of what is unsure
+        vanilla     texts: plain       every answer, and nothing of certainty
 
     The entropy is ``H = -sum p_i ln p_i`` over the exact strings of ``samples`` answers; the
     ``certain_fraction`` of lowest entropy is sure, equal entropies by how probable the greedy
@@ -37,7 +33,9 @@ class Refusal(Method):
     knowledge is learnt, and not a share of "unsure".
 
     The probe is kept in ``probe.jsonl`` with its labels and a fingerprint of the model, and is
-    continued after a kill. ``probes`` takes tables of ``evaluate.probe`` instead, one per shard.
+    continued after a kill. ``probes`` takes tables of ``evaluate.probe`` instead, one per shard;
+    then their samples count, and not those of the settings. Rows of several tasks, each with its
+    ``task``, may stand in one file: they are split and mixed together.
     ``texts.jsonl`` holds the training texts. Beside the weights lies ``refusal.json``, from which
     ``evaluate.refusal`` knows how the model was asked. The metrics count near-duplicate questions
     with opposite labels, which make a model refuse too much.
@@ -58,6 +56,7 @@ class Refusal(Method):
     verb: ClassVar[str] = "tune"
     name: ClassVar[str] = "refusal"
     kind: ClassVar[Kind] = "model"
+    version: ClassVar[str] = "2"
     example: ClassVar[dict[str, Any]] = {
         "model": "{model}",
         "data": "{rows}",
