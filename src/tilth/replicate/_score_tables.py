@@ -18,6 +18,7 @@ __all__ = ["described", "estimate_text", "scored"]
 
 WIDEST = 7  # columns of scores
 _PART = re.compile(r"(.+?)\.([a-z][a-z0-9_\-]*)")  # no digit in front: "lambda-0.25" is an arm
+_JOINED = "\N{NO-BREAK SPACE}"
 
 Arm = Mapping[str, Any]
 
@@ -26,10 +27,10 @@ def described(arms: Sequence[Arm]) -> str:
     """Every arm with its role and what it is; parts are listed once, below."""
     whole, parts = _split(arms)
     rows = [[code(a["name"]), a["role"], cell(a.get("what", ""))] for a in whole]
-    told = {_cut(name)[1]: cell(arm.get("what", "")) for name, arm in parts.items()}
     text = table(["arm", "role", "what it is"], rows)
+    told = dict.fromkeys((_cut(name)[1], cell(a.get("what", ""))) for name, a in parts.items())
     if told:
-        lines = [f"- `.{part}`: {what}" for part, what in told.items()]
+        lines = [f"- `.{part}`: {what}" for part, what in told]
         text += "\nParts, measured of the arms named below:\n\n" + "\n".join(lines) + "\n"
     return text
 
@@ -53,7 +54,9 @@ def scored(arms: Sequence[Arm]) -> list[str]:
 
 
 def estimate_text(estimate: Mapping[str, Any], *, sign: bool = False) -> str:
-    """Value and interval; counts of a hundred and more are shortened: ``36.2 k [35.0 k, 37.9 k]``.
+    """Value and interval; large numbers are shortened: ``36.2 k [35.0 k, 37.9 k]``.
+
+    Where a column is narrow the line breaks before the interval and not within.
 
     Args:
         estimate: As stored in a result.
@@ -61,9 +64,9 @@ def estimate_text(estimate: Mapping[str, Any], *, sign: bool = False) -> str:
     """
     value, low, high = (float(estimate[key]) for key in ("value", "low", "high"))
     if max(abs(low), abs(high)) < 100:
-        return numbers.interval(dict(estimate), sign=sign)
+        return numbers.interval(dict(estimate), sign=sign).replace(", ", f",{_JOINED}")
     short = [numbers.amount(x).replace("-", "\N{MINUS SIGN}") for x in (value, low, high)]
-    return f"{'+' if sign and value > 0 else ''}{short[0]} [{short[1]}, {short[2]}]"
+    return f"{'+' if sign and value > 0 else ''}{short[0]} [{short[1]},{_JOINED}{short[2]}]"
 
 
 def _split(arms: Sequence[Arm]) -> tuple[list[Arm], dict[str, Arm]]:

@@ -45,9 +45,13 @@ def papers(results: str | Path, out: str | Path) -> Path:
         out: The Markdown file to write.
 
     Raises:
-        DataError: A result cannot be read.
+        DataError: A result cannot be read, or `out` has no ending.
     """
     out = Path(out)
+    if not out.suffix:  # the folder of the pages has the same name without it
+        raise DataError(
+            "the index of papers needs an ending", where=str(out), fix=f"write to {out.name}.md"
+        )
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path in sorted(Path(results).glob("*.json"), key=lambda p: ".quick." not in p.name):
         body = _read(path)
@@ -79,7 +83,7 @@ def _page(path: Path, body: dict[str, Any], out: Path) -> Path:
 
 
 def _link(target: Path, page: Path) -> str:
-    return Path(os.path.relpath(target.resolve(), page.parent.resolve())).as_posix()
+    return Path(os.path.relpath(target, page.parent)).as_posix()
 
 
 def _read(path: Path) -> dict[str, Any]:
