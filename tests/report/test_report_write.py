@@ -236,6 +236,33 @@ def test_a_recipe_without_comparison_shows_its_scores(tmp_path: Path) -> None:
     assert "word problems" in words
 
 
+def test_refusals_have_their_curve_and_table(tmp_path: Path) -> None:
+    def share(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    run = RunBuilder(tmp_path / "refusals", "refusals")
+    for name, coverage, threshold in (("wise", 0.5, 0.625), ("mute", 0.0, None)):
+        metrics = {
+            "coverage": share(coverage),
+            "willing_accuracy": share(0.75),
+            "over_refusal": share(0.125),
+            "refuse_by": "p_sure" if threshold else "words",
+            "threshold": threshold,
+        }
+        curve = [
+            {"threshold": 1 - n / 999, "coverage": n / 999, "risk": 0.3} for n in range(1, 999)
+        ]
+        files = {"scores.jsonl": score_rows(name, 0.4), "curve.jsonl": curve}
+        run.step(name, "evaluate.refusal", "scores", files, Outcome(metrics=metrics))
+    text = tilth.report.write(run.finish()).read_text(encoding="utf-8")
+    words = Page(text).words()
+    assert "answers by p_sure from 0.625 words" in words
+    assert "right, of what is answered 0.75 [0.65, 0.85]" in words
+    assert "refused of their answerable twins 0.12 [0.02, 0.23]" in words
+    assert "average precision" not in words, "a row that no step has is left out"
+    assert "wise answers 0.50 of the questions, 0.25 of them wrongly; mute answers nothing" in text
+
+
 def test_a_recipe_of_rows_only(tmp_path: Path) -> None:
     run = RunBuilder(tmp_path / "rows-only")
     rows = example_rows(2, "select.random")

@@ -77,7 +77,14 @@ def duration(seconds: float) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A metric: integers with separators, other numbers to four significant digits."""
+    """A metric: integers with separators, other numbers to four significant digits.
+
+    Estimates are shown as intervals.
+    """
+    if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
+        return interval(value)
+    if isinstance(value, dict) and value:
+        return ", ".join(f"{k}: {value_text(v)}" for k, v in value.items())
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, int):

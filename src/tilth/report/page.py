@@ -13,6 +13,7 @@ from tilth.report import numbers
 from tilth.report.costs import cost_table, total_cost
 from tilth.report.plots import Curve, Mark, line_style, loss_plot, marks, score_plot
 from tilth.report.reading import RunView, StepView, json_rows, read_run
+from tilth.report.refusals import refusals_of
 from tilth.report.samples import before_after, rejections, samples_of
 from tilth.report.scores import comparison_of
 from tilth.report.verdict import Verdict, relation, verdict_of
@@ -99,6 +100,7 @@ def _view(run: RunView) -> dict[str, Any]:
         "skills": _skill_table(comparison, main, baseline),
         "relation": relation,
         "score_plots": _score_plots(comparison, drawn),
+        "refusals": refusals_of(run, main),
         "curves": _curve_key(curves, main),
         "loss_plots": _loss_plots(curves, main),
         "funnels": _funnels(run),

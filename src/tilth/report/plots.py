@@ -19,7 +19,16 @@ from tilth.report.numbers import interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Curve", "Mark", "line_style", "loss_plot", "marks", "score_plot"]
+__all__ = [
+    "Curve",
+    "Mark",
+    "RiskCurve",
+    "line_style",
+    "loss_plot",
+    "marks",
+    "risk_plot",
+    "score_plot",
+]
 
 WIDE, NARROW = 7.4, 3.5  # inches at 100 px: the text column, and a telephone
 DASHES = ("5 3", "1 2", "8 3 1 3")  # of the curves beside the claim, in their order
@@ -50,6 +59,16 @@ class Curve:
     name: str
     steps: Sequence[float]
     losses: Sequence[float]
+
+
+@dataclass(frozen=True)
+class RiskCurve:
+    """Share of wrong answers over the share of questions answered, and the chosen point."""
+
+    name: str
+    coverage: Sequence[float]
+    risk: Sequence[float]
+    chosen: tuple[float, float] | None
 
 
 def marks(names: Sequence[str], baseline: str, main: str) -> dict[str, Mark]:
@@ -113,17 +132,10 @@ def loss_plot(curves: Sequence[Curve], main: str, *, narrow: bool = False) -> st
     def draw(axes: Axes) -> None:
         for number, curve in enumerate(curves):
             is_main = curve.name == main
-            color = _STAND_INS["accent" if is_main else "soft"]
-            dashes = [float(x) for x in line_style(number, is_main).split()]
+            color, line = _line(number, is_main)
             if len(curve.losses) > 12:
                 axes.plot(curve.steps, curve.losses, color=color, lw=0.6, alpha=0.4)
-            axes.plot(
-                curve.steps,
-                _running_mean(curve.losses),
-                color=color,
-                lw=2 if is_main else 1.4,
-                ls=(0, [x / 1.4 for x in dashes]) if dashes else "-",
-            )
+            axes.plot(curve.steps, _running_mean(curve.losses), color=color, **line)
         axes.margins(x=0.01)
         axes.yaxis.grid(True, color=_STAND_INS["line"], lw=0.7)
         axes.set_xlabel("optimizer step")
@@ -132,6 +144,38 @@ def loss_plot(curves: Sequence[Curve], main: str, *, narrow: bool = False) -> st
     said = "; ".join(f"{c.name} from {c.losses[0]:.3g} to {c.losses[-1]:.3g}" for c in curves)
     size = (NARROW, 2.3) if narrow else (WIDE, 2.8)
     return _figure(f"loss-{narrow}", f"Training loss: {said}.", size, draw)
+
+
+def risk_plot(curves: Sequence[RiskCurve], main: str, *, narrow: bool = False) -> str:
+    """Wrong answers over questions answered, a line per model; a dot where it decides."""
+
+    def draw(axes: Axes) -> None:
+        for number, curve in enumerate(curves):
+            color, line = _line(number, curve.name == main)
+            axes.plot(curve.coverage, curve.risk, color=color, **line)
+            if curve.chosen:
+                axes.plot(*curve.chosen, "o", color=color, ms=6, clip_on=False, zorder=3)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.grid(True, color=_STAND_INS["line"], lw=0.7)
+        axes.set_xlabel("share of questions answered")
+        axes.set_ylabel("share of them wrong")
+
+    said = "; ".join(
+        f"{c.name} answers {c.chosen[0]:.2f} of the questions, {c.chosen[1]:.2f} of them wrongly"
+        if c.chosen
+        else f"{c.name} answers nothing"
+        for c in curves
+    )
+    size = (NARROW, 2.3) if narrow else (WIDE, 2.8)
+    return _figure(f"risk-{narrow}", f"Risk over coverage. {said}.", size, draw)
+
+
+def _line(number: int, is_main: bool) -> tuple[str, dict[str, Any]]:
+    """Colour and style of a curve's line."""
+    dashes = [float(x) for x in line_style(number, is_main).split()]
+    style = (0, [x / 1.4 for x in dashes]) if dashes else "-"
+    return _STAND_INS["accent" if is_main else "soft"], {"lw": 2 if is_main else 1.4, "ls": style}
 
 
 def _score_row(

@@ -90,7 +90,7 @@ def before_after(run: RunView, arm: str, baseline: str) -> list[BeforeAfter]:
         seen[what] += 1
         if rng.random() * seen[what] < 1:  # reservoir of one: every item has the same chance
             chosen[what] = (seen[what], _pair(what, first, row))
-    order = ("gained", "lost", "right both times", "wrong both times")
+    order = ("gained", "lost", "right both times", "neither gained nor lost", "wrong both times")
     return [chosen[what][1] for what in order if what in chosen]
 
 
@@ -99,7 +99,9 @@ def _change(before: float, after: float) -> str:
         return "gained"
     if after < before:
         return "lost"
-    return "right both times" if after >= 0.5 else "wrong both times"
+    if 0 < after < 1:  # a part of the score both times, for a refusal for instance
+        return "neither gained nor lost"
+    return "right both times" if after else "wrong both times"
 
 
 def _pair(what: str, before: dict[str, Any], after: dict[str, Any]) -> BeforeAfter:
