@@ -55,6 +55,11 @@ def tilth(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_no_word_becomes_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["decode", "--model", "rules:seedling:small", "--prompt", "x"]) == 1
+    assert "rules:seedling:small" in capsys.readouterr().err
+
+
 # --- light ----------------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ import pytest
 from tilth import errors
 from tilth.errors import ArtefactError, DataError, MissingExtra, SeedError, TilthError, nearest
 
-ALL = [k for name in errors.__all__ if isinstance(k := getattr(errors, name), type)]
+NAMED = [k for name in errors.__all__ if isinstance(k := getattr(errors, name), type)]
+ALL = [k for k in NAMED if not issubclass(k, Warning)]
 BUILT_INS = {
     "ArtefactError": RuntimeError,
     "DataError": ValueError,

@@ -19,6 +19,7 @@ __all__ = [
     "SandboxError",
     "SeedError",
     "TilthError",
+    "TilthWarning",
     "TrainingError",
     "nearest",
 ]
@@ -51,6 +52,10 @@ class TilthError(Exception):
         where = f"\n  where: {self.where}" if self.where else ""
         fix = f"\n  fix:   {self.fix}" if self.fix else ""
         return f"{self.problem}{where}{fix}"
+
+
+class TilthWarning(UserWarning):
+    """What computes, but perhaps not what is meant; the command line shows it as a note."""
 
 
 class RecipeError(TilthError, ValueError):

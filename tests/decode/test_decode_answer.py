@@ -82,14 +82,31 @@ def test_the_command_explains_a_reference(
 ) -> None:
     assert main(["decode", "--model", eft, "--explain"]) == 0
     told = capsys.readouterr().out
-    assert "3 voices on 2 loaded models" in told
+    assert "computed: base, expert, anti; models loaded: 2" in told
+    assert "not computed" not in told
     assert "expert (lead)" in told
+    assert "ends with: <|endoftext|> <|end|>" in told
     ref = f"rules:base={tiny},rules=published"
-    with pytest.warns(UserWarning, match="no single token"):
-        assert main(["decode", "--model", ref, "--explain"]) == 0
-    told = capsys.readouterr().out
-    assert "eos_ramp" in told
-    assert "skipped" in told
+    assert main(["decode", "--model", ref, "--explain"]) == 0
+    printed = capsys.readouterr()
+    assert "eos_ramp" in printed.out
+    assert "skipped" in printed.out
+    assert printed.out.count("note: these texts of the rules are no single token") == 1
+    assert "note" not in printed.err, "said once"
+    ref = f"eft:base={tiny},expert={tiny},anti={tiny}"
+    assert main(["decode", "--model", ref, "--explain"]) == 0
+    assert "not computed apart: base, anti" in capsys.readouterr().out
+
+
+def test_a_warning_is_a_note_without_the_line_of_code(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--prompt", "x", "--max-new-tokens", "2"]
+    assert main(["decode", "--model", f"rules:base={tiny},rules=published", *words]) == 0
+    said = capsys.readouterr().err
+    assert "note: these texts of the rules are no single token" in said
+    assert ".py" not in said
+    assert "Warning" not in said
 
 
 def test_alone_the_command_lists_its_methods(capsys: pytest.CaptureFixture[str]) -> None:

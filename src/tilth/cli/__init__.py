@@ -15,7 +15,7 @@ import typer
 
 from tilth import __version__
 from tilth.cli import _adapters, _decode, _methods, _replicate, _runs, _serve, _world
-from tilth.cli._console import INTERRUPTED, explain, interrupted
+from tilth.cli._console import INTERRUPTED, explain, interrupted, noted
 from tilth.errors import TilthError
 from tilth.registry import VERBS
 
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or bool(os.environ.get("TILTH_DEBUG"))
     words = [word for word in words if word != "--debug"]
     try:
-        typer.main.get_command(_app(words))(args=words, prog_name="tilth")
+        with noted():
+            typer.main.get_command(_app(words))(args=words, prog_name="tilth")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:

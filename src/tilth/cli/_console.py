@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tilth.errors import TilthError
+from tilth.errors import TilthError, TilthWarning
 
 if TYPE_CHECKING:
     from tilth.run import Progress
@@ -22,6 +23,7 @@ __all__ = [
     "amounts",
     "explain",
     "interrupted",
+    "noted",
     "one_line",
     "out",
     "resumable",
@@ -36,7 +38,12 @@ INTERRUPTED = 130
 
 def out() -> Console:
     """Standard output; made on each use, since tests and pipes replace it."""
-    return Console(highlight=False, soft_wrap=True)
+    return _plain()
+
+
+def _plain(*, stderr: bool = False) -> Console:
+    """A console that changes no words: rich would make a plant of ``:seedling:``."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(line: str) -> None:
@@ -46,13 +53,30 @@ def say(line: str) -> None:
 
 def explain(error: TilthError) -> None:
     """Prints what is wrong, where, and what to do, on standard error."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = _plain(stderr=True)
     console.print(f"[bold red]error:[/] {escape(str(error))}")
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """Prints tilth's own warnings as a note, without the line of code that gave them."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *more: Any) -> None:
+            if issubclass(category, TilthWarning):
+                console = _plain(stderr=True)
+                console.print(f"[bold yellow]note:[/] {escape(str(message))}")
+            else:
+                shown(message, category, *more)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def interrupted() -> None:
     """Says that nothing is lost."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = _plain(stderr=True)
     console.print(
         "[bold yellow]interrupted:[/] finished work is kept; resume with the same command"
     )
@@ -95,7 +119,7 @@ def table(rows: Sequence[Sequence[str]], *headings: str) -> None:
     grid = Table(*headings, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
-    Console(highlight=False).print(grid)
+    Console(highlight=False, emoji=False).print(grid)
 
 
 def _short(value: Any) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from tilth.cli import _console as console
 from tilth.data.example import Message
-from tilth.errors import RecipeError
+from tilth.errors import RecipeError, TilthWarning
 
 if TYPE_CHECKING:
     from tilth.decode._engine import ComposedEngine
@@ -68,7 +70,10 @@ def _decode(
         list_methods("decode")
         return
     if explain:
-        _explain(_opened(model, device))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TilthWarning)  # they stand among the notes
+            opened = _opened(model, device)
+        _explain(opened)
         return
     from tilth.decode.prompts import read_prompts
     from tilth.models import Sampling, engine
@@ -182,13 +187,20 @@ def _explain(model: ComposedEngine) -> None:
     console.table(rows, "role", "weight", "reads", "model")
     networks = len({id(voice.network) for voice in ensemble.voices})
     filtered = "" if composition.filter == "none" else f" ({composition.mass:g})"
+    ends = ensemble.tokenizer.convert_ids_to_tokens(sorted(ensemble.chat_ends))
     console.out().print(
-        f"{len(ensemble.voices)} voices on {networks} loaded models, "
-        f"{ensemble.plan.vocabulary:,} tokens, filter {composition.filter}{filtered}, "
-        f"answers end with {sorted(ensemble.chat_ends)}",
+        f"computed: {', '.join(voice.name for voice in ensemble.voices)}; models loaded: "
+        f"{networks}; tokens: {ensemble.plan.vocabulary:,}; filter: {composition.filter}"
+        f"{filtered}; an answer ends with: {' '.join(ends)}",
         markup=False,
     )
+    computed = {voice.name for voice in ensemble.voices}
+    if rest := [role.name for role in composition.roles if role.name not in computed]:
+        console.out().print(
+            f"not computed apart: {', '.join(rest)} (the same model stands elsewhere, or the "
+            "weights come to nothing)"
+        )
     for note in ensemble.notes:
-        console.out().print(f"[yellow]note[/] {note}")
+        console.out().print(f"[bold yellow]note:[/] {escape(note)}")
     if ensemble.rules is not None:
         console.table(ensemble.rules.table(), "rule", "weight", "text", "id", "token")

@@ -51,6 +51,6 @@ def replicate(  # noqa: PLR0917  typer names every one of them
             result = frame.replicate(
                 chosen, quick=quick, workers=workers, results=results, runs=runs, say=console.say
             )
-        frame.show(result, console.Console())
+        frame.show(result, console.Console(emoji=False))
         if not result.complete:
             raise typer.Exit(1)

@@ -60,7 +60,7 @@ def run(
         import tilth.report
 
         page = tilth.report.write(result.folder)
-        tilth.report.show(result.folder, console.Console())
+        tilth.report.show(result.folder, console.Console(emoji=False))
         console.out().print(f"report: {page}", style="bold")
 
 
@@ -97,7 +97,7 @@ def report(
     import tilth.report
 
     page = tilth.report.write(run_folder)
-    tilth.report.show(run_folder, console.Console())
+    tilth.report.show(run_folder, console.Console(emoji=False))
     console.out().print(f"report: {page}", style="bold")
 
 

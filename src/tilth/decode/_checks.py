@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from tilth.decode.composition import Composition, Role
-from tilth.errors import ModelError
+from tilth.errors import ModelError, TilthWarning
 from tilth.models.reference import Reference, digest
 
 __all__ = ["CompositionWarning", "parent_problem", "shared_vocabulary", "warn"]
@@ -27,7 +27,7 @@ _SHAPE = (
 )
 
 
-class CompositionWarning(UserWarning):
+class CompositionWarning(TilthWarning):
     """A composition that computes, but perhaps not what is meant."""
 
 

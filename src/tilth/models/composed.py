@@ -61,6 +61,7 @@ FORMS: dict[str, Form] = {
 """The kinds of composed models; see :mod:`tilth.decode.composition` for what each computes."""
 
 _WHOLE = re.compile(r"(?P<form>[a-z_]+):(?P<fields>[a-z_]+=.*)", re.DOTALL)
+_BEGUN = re.compile(r"(?P<form>[A-Za-z_]+)\s*[:(]")
 _NEXT = re.compile(r",(?=[a-z_]+=)")
 
 
@@ -95,6 +96,13 @@ def parse(ref: str) -> Parsed | None:
     """
     whole = _WHOLE.fullmatch(ref.strip())
     if whole is None:
+        begun = _BEGUN.match(ref.strip())
+        if begun is not None and begun["form"].lower() in FORMS:
+            raise ModelError(
+                "a composed model is written as a kind, a colon, and key=value pairs with commas",
+                where=ref,
+                fix=f"write {_sample(begun['form'].lower())}",
+            )
         return None
     name = whole["form"]
     if name not in FORMS:
@@ -119,9 +127,14 @@ def parse(ref: str) -> Parsed | None:
         fields[key] = text
     missing = [key for key in (*form.models, *form.files) if key not in fields]
     if missing:
-        sample = ",".join(f"{key}=..." for key in (*form.models, *form.files))
-        raise ModelError(f"{missing[0]!r} is missing", where=ref, fix=f"write {name}:{sample}")
+        raise ModelError(f"{missing[0]!r} is missing", where=ref, fix=f"write {_sample(name)}")
     return Parsed(name, fields)
+
+
+def _sample(name: str) -> str:
+    """A reference of that kind, with dots for what it names."""
+    form = FORMS[name]
+    return f"{name}:" + ",".join(f"{key}=..." for key in (*form.models, *form.files))
 
 
 def located(ref: str, place: Callable[[str], str]) -> str:

@@ -27,7 +27,7 @@ def show(result: Result, console: Console | None = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = console or Console()
+    console = console or Console(emoji=False)
     body = result.body
     level = f"{100 * body['level']:g}%"
     quick = ", quick" if body["quick"] else ""

@@ -34,7 +34,7 @@ def show(run_folder: str | Path, console: Console | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = console or Console()
+    console = console or Console(emoji=False)
     run = read_run(run_folder)
     verdict = verdict_of(run)
     comparison = comparison_of(run)
