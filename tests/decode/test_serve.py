@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -227,6 +228,79 @@ def test_a_bad_request_is_told(
     assert named in reply.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"functions": [{"name": "f"}]}, "functions: this is not offered"),
+        ({"modalities": ["text", "audio"]}, "modalities: only text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only text is read"),
+        ({"stream": "often"}, "stream"),
+    ],
+)
+def test_what_is_not_offered_is_refused_in_words(
+    server: Process, tiny: Path, more: dict[str, object], named: str
+) -> None:
+    reply = server.post(**{"model": str(tiny), "messages": ASKED, **more})
+    assert reply.status_code == 400
+    assert named in reply.json()["error"]["message"]
+    assert "Value error" not in reply.json()["error"]["message"]
+
+
+def test_the_older_form_refuses_too(server: Process, tiny: Path) -> None:
+    for more in ({"best_of": 2}, {"suffix": "x"}, {"echo": True}):
+        with pytest.raises(openai.BadRequestError, match="not offered"):
+            server.client().completions.create(model=str(tiny), prompt="Sow", **more)
+
+
+def test_a_body_that_is_no_request_is_told(server: Process) -> None:
+    url = f"{server.address}/v1/chat/completions"
+    for body in (b"{not json", b"[]", b"", b"\xff"):
+        kind = {"Content-Type": "application/json"}
+        reply = httpx.post(url, content=body, headers=kind, trust_env=False)
+        assert reply.status_code == 400
+        assert "body" in reply.json()["error"]["message"]
+
+
+def test_one_model_can_be_looked_up(server: Process, composed: str) -> None:
+    assert server.client().models.retrieve(composed).weight == 0.5
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt'"):
+        server.client().models.retrieve("gpt")
+
+
+def test_a_stop_text_ends_an_answer(server: Process, tiny: Path) -> None:
+    client, settings = server.client(), {"model": str(tiny), "messages": ASKED, "temperature": 0}
+    whole = client.chat.completions.create(**settings, max_tokens=30).choices[0].message.content
+    stop = whole[len(whole) // 2 :][:2]
+    cut = client.chat.completions.create(**settings, max_tokens=30, stop=[stop]).choices[0]
+    assert cut.message.content == whole[: whole.index(stop)]
+    assert cut.finish_reason == "stop"
+    streamed = client.chat.completions.create(**settings, max_tokens=30, stop=stop, stream=True)
+    assert "".join(c.choices[0].delta.content or "" for c in streamed) == cut.message.content
+
+
+def test_requests_at_the_same_time_get_their_own_answers(
+    server: Process, tiny: Path, composed: str
+) -> None:
+    asked = [(ref, f"{i} and 3?") for i in range(3) for ref in (str(tiny), composed)]
+    said: dict[tuple[str, str], str] = {}
+
+    def ask(ref: str, text: str) -> None:
+        turns = [{"role": "user", "content": text}]
+        reply = server.post(model=ref, messages=turns, temperature=0, max_tokens=12)
+        said[ref, text] = reply.json()["choices"][0]["message"]["content"]
+
+    together = [threading.Thread(target=ask, args=one) for one in asked]
+    for one in together:
+        one.start()
+    for one in together:
+        one.join()
+    for ref in (str(tiny), composed):
+        engine = open_composed(ref)
+        for text in (text for other, text in asked if other == ref):
+            (own,) = engine.chat([[{"role": "user", "content": text}]], Sampling(12))
+            assert said[ref, text] == own.text
+
+
 def test_a_weight_out_of_range_is_told(server: Process, composed: str) -> None:
     reply = server.post(model=composed, messages=ASKED, weight=3)
     assert reply.status_code == 400
@@ -293,6 +367,50 @@ def test_a_stop_lets_an_answer_end(tiny: Path) -> None:
         assert server.process.wait(timeout=30) == 0
     finally:
         server.process.kill()
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_with_an_answer_under_way_ends_in_order(tiny: Path, presses: int) -> None:
+    server = Process(str(tiny), "--new-tokens", "240")
+    try:
+        body = {"model": str(tiny), "messages": ASKED, "n": 8, "max_tokens": 200, "seed": 1}
+        url = f"{server.address}/v1/chat/completions"
+        with httpx.stream("POST", url, json={**body, "stream": True}, trust_env=False) as reply:
+            parts = reply.iter_text()
+            next(parts)
+            for _ in range(presses):
+                server.process.send_signal(signal.SIGINT)
+                time.sleep(0.2)
+            try:
+                rest = "".join(parts)
+            except httpx.RemoteProtocolError:
+                assert presses == 2, "the first Ctrl-C lets an answer end"
+            else:
+                assert rest.endswith("data: [DONE]\n\n")
+        assert server.process.wait(timeout=30) == 130
+        assert server.process.stdout is not None
+        said = server.process.stdout.read()
+        assert "Traceback" not in said
+        assert "Error" not in said
+    finally:
+        server.process.kill()
+
+
+def test_a_taken_port_is_told_before_models_are_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        assert main(["serve", "seedling:small", "--port", port]) == 1
+    said = capsys.readouterr().err
+    assert "already in use" in said
+    assert f"--port {port}" in said
+    assert "--port 0" in said
+    assert main(["serve", "seedling:small", "--port", "99999"]) == 2
+    assert main(["serve", f"{tmp_path}/nowhere", "--port", "0"]) == 1
+    assert "no such model folder" in capsys.readouterr().err
 
 
 def test_a_key_is_asked_for_where_there_is_one(tiny: Path) -> None:

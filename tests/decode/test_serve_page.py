@@ -106,6 +106,27 @@ def test_both_answer_and_the_slider_asks_again(browser: Any) -> None:
     assert [line for line in log if "favicon" not in line] == []
 
 
+def test_text_is_text_and_not_the_page(browser: Any) -> None:
+    until(lambda: len(browser.find_elements("css selector", "#model-b option")) == 2)
+    asked = "<b>bold</b> <img src=x onerror=alert(1)> & Sort: pear, apple."
+    ask(browser, asked)
+    until(lambda: all("tokens in" in "".join(texts(browser, s, "said")) for s in "ab"))
+    assert texts(browser, "a", "asked") == [asked]
+    assert browser.find_elements("css selector", ".talk b, .talk img") == []
+    assert browser.find_element("id", "model-a").get_attribute("title") == EFT
+
+
+def test_on_a_phone_it_is_one_column(browser: Any) -> None:
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.refresh()
+    until(lambda: len(browser.find_elements("css selector", "#model-b option")) == 2)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    left, right = browser.find_elements("css selector", "section")
+    assert right.location["y"] >= left.location["y"] + left.size["height"]
+    assert browser.execute_script("return document.getElementById('slide-b').offsetHeight") == 0
+
+
 def test_a_fault_is_shown(browser: Any) -> None:
     until(lambda: len(browser.find_elements("css selector", "#model-b option")) == 2)
     tokens = browser.find_element("id", "tokens")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import signal
+import socket
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -29,7 +32,9 @@ def serve(
     ],
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = 8000,
     waiting: Annotated[int, typer.Option(help="Requests that may wait.")] = 16,
     new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 1024,
     seconds: Annotated[float, typer.Option(help="Longest time for an answer.")] = 120.0,
@@ -61,6 +66,7 @@ def serve(
     from tilth.decode.serve.app import application
     from tilth.decode.serve.shelf import Shelf
 
+    listening = _bound(host, port)  # before models are loaded: a taken port is said at once
     shelf = Shelf(models, device)
     app = application(shelf, limits, key=key, hosts=LOOPBACK if inside else ("*",))
     config = uvicorn.Config(
@@ -71,9 +77,34 @@ def serve(
         timeout_graceful_shutdown=max(1, round(grace)),
     )
     server = uvicorn.Server(config)
-    listening = config.bind_socket()
-    address = f"http://{host}:{listening.getsockname()[1]}"
+    logging.getLogger("uvicorn.error").addFilter(_but_cancelled)
+    name = f"[{host.strip('[]')}]" if ":" in host else host
+    address = f"http://{name}:{listening.getsockname()[1]}"
     console.say(f"page {address}/   protocol {address}/v1   models {', '.join(shelf.names())}")
     # uvicorn raises the signal that stopped it once more at the end: here it has done its work.
     signal.signal(signal.SIGTERM, lambda *_: None)
     server.run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket of that address, on which nobody listens yet."""
+    bare = host.strip("[]")
+    bound = socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((bare, port))
+    except OSError as error:
+        bound.close()
+        raise EngineError(
+            f"cannot listen there: {error.strerror}",
+            where=f"tilth serve --host {host} --port {port}",
+            fix="give another port, or --port 0 for any free one",
+        ) from None
+    return bound
+
+
+def _but_cancelled(record: logging.LogRecord) -> bool:
+    """False for what a second Ctrl-C cuts off: that it ends there is what was asked for."""
+    error = record.exc_info[1] if record.exc_info else None
+    written = record.getMessage().rstrip().endswith(asyncio.CancelledError.__name__)
+    return not (isinstance(error, asyncio.CancelledError) or written)

@@ -122,9 +122,9 @@ def composition_of(reference: Reference) -> Composition:
     """
     if reference.kind == "endpoint":
         raise ModelError(
-            "an endpoint cannot be part of a composed model",
+            "an endpoint can be neither combined nor served here",
             where=str(reference),
-            fix="a served model gives no log-probabilities of all tokens: use a local model",
+            fix="it tells no log-probabilities of all tokens: use a local model",
         )
     if reference.kind != "composed":
         only = Role("model", reference)

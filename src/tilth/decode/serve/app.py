@@ -52,6 +52,7 @@ def application(
             Route("/", server.page),
             Route("/health", server.health),
             Route("/v1/models", server.models),
+            Route("/v1/models/{name:path}", server.model),
             Route("/v1/chat/completions", server.chat, methods=["POST"]),
             Route("/v1/completions", server.text, methods=["POST"]),
         ],
@@ -94,17 +95,18 @@ class _Server:
 
     async def models(self, request: Request) -> Response:
         self._admit(request)
-        offered = [
-            {
-                "id": name,
-                "object": "model",
-                "created": 0,
-                "owned_by": "tilth",
-                "weight": self.shelf.weight(name),
-            }
-            for name in self.shelf.names()
-        ]
+        offered = [self._card(name) for name in self.shelf.names()]
         return JSONResponse({"object": "list", "data": offered})
+
+    async def model(self, request: Request) -> Response:
+        self._admit(request)
+        name = request.path_params["name"]
+        self.shelf.find(name)
+        return JSONResponse(self._card(name))
+
+    def _card(self, name: str) -> dict[str, object]:
+        weight = self.shelf.weight(name)
+        return {"id": name, "object": "model", "created": 0, "owned_by": "tilth", "weight": weight}
 
     async def chat(self, request: Request) -> Response:
         asked = read_request(ChatRequest, await self._body(request))

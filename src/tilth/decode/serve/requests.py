@@ -48,6 +48,14 @@ class _Turn(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[_Part]
 
+    @field_validator("content", mode="before")
+    @classmethod
+    def _only_text(cls, value: Any) -> Any:
+        parts = value if isinstance(value, list) else []
+        if any(isinstance(p, dict) and p.get("type", "text") != "text" for p in parts):
+            raise ValueError("only text is read, no images or sounds")
+        return value
+
     def message(self) -> Message:
         parts = self.content
         text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
@@ -77,6 +85,31 @@ class _Request(BaseModel):
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: dict[str, float] | None = None
+    suffix: str | None = None
+    best_of: int | None = None
+    functions: list[Any] | None = None
+    modalities: list[str] | None = None
+
+    @field_validator("suffix", "functions")
+    @classmethod
+    def _not_offered(cls, value: object) -> object:
+        if value:
+            raise ValueError("this is not offered")
+        return value
+
+    @field_validator("best_of")
+    @classmethod
+    def _no_choice(cls, value: int | None) -> int | None:
+        if value not in (None, 1):
+            raise ValueError("best_of is not offered; ask for n answers and choose")
+        return value
+
+    @field_validator("modalities")
+    @classmethod
+    def _text_alone(cls, value: list[str] | None) -> list[str] | None:
+        if value not in (None, ["text"]):
+            raise ValueError("only text is offered")
+        return value
 
     @field_validator("frequency_penalty", "presence_penalty")
     @classmethod
@@ -180,4 +213,5 @@ def read_request(kind: type[_R], body: bytes) -> _R:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise Refusal(400, f"{place or 'body'}: {first['msg']}", place) from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise Refusal(400, f"{place or 'body'}: {said}", place) from None
