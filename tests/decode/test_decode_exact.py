@@ -127,17 +127,35 @@ def test_sampling_is_within_the_null_of_full_enumeration(
     null = np.random.default_rng(0).multinomial(6000, exact / exact.sum(), size=2000) / 6000
     bound = np.quantile(np.abs(null - exact).sum(1) / 2, 0.99)
     assert distance < bound
+    with torch.inference_mode():  # what it must not be is told apart at this number of answers
+        drafter = enumerated(
+            models, Plan({1: 1.0}, PLAN.names, 1, "none", 1, VOCABULARY, ()), prompt
+        )
+        weaker = Plan(
+            {0: 1.0, 1: 0.8 * weight, 2: -weight}, PLAN.names, 1, "none", 1, VOCABULARY, ()
+        )
+        other = enumerated(models, weaker, prompt)
+    for wrong in (drafter, other):
+        assert np.abs(counts / 6000 - wrong).sum() / 2 > 1.2 * bound
     if draft:
         assert 0 < pace.accepted < pace.drafted, "some drafts must stand and some must fall"
 
 
-@pytest.mark.parametrize("draft", [1, 2, 4, 7])
-def test_greedy_drafting_writes_what_greedy_choice_writes(draft: int, eft: str) -> None:
-    sampling = Sampling(max_new_tokens=40)
-    plain = open_composed(f"{eft},draft=0").chat(TURNS, sampling)
-    drafted = open_composed(f"{eft},draft={draft}")
-    assert drafted.chat(TURNS, sampling) == plain
-    assert drafted.pace.rounds
+@pytest.mark.parametrize("acceptance", ["coupled", "rejection"])
+@pytest.mark.parametrize("draft", range(1, 9))
+def test_greedy_drafting_writes_what_greedy_choice_writes(
+    draft: int, acceptance: str, eft: str
+) -> None:
+    """At amplifications where nearly all drafts stand, some, and few."""
+    sampling, stood = Sampling(max_new_tokens=40), []
+    for amplification in (0.01, 0.1, 1.0):
+        ref = f"{eft},amplification={amplification}"
+        plain = open_composed(f"{ref},draft=0").chat(TURNS, sampling)
+        drafted = open_composed(f"{ref},draft={draft},acceptance={acceptance}")
+        assert drafted.chat(TURNS, sampling) == plain
+        stood.append(drafted.pace.accepted / drafted.pace.drafted)
+    assert stood[0] > 0.5 > stood[2] > 0, stood
+    assert stood[0] > stood[1] > stood[2], stood
 
 
 @pytest.mark.parametrize("draft", ["2", "5", "auto"])
