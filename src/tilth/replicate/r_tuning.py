@@ -20,14 +20,14 @@ LoRA hardly moves the two certainty words, which pre-training never used; so all
 More epochs fit the labels of training questions by heart (six epochs at 3e-4: training loss 0.14,
 certainty at chance); so there is one, as in the paper. Even so the word ranks little better than
 chance: a linear probe on the untouched model's last hidden state at the answer tells right from
-wrong with an average precision of 0.56 where the probability of its answer has 0.78 (base rate
-0.44), and a word that comes later can read no more than the states hold. Greedy decoding of
-R-Tuning-R refused one question in seven at most, because sixteen sentences share what one answer
-has alone; the probability of all of them together, with a threshold from validation, is the arm
-``r-tuning-r``.
+wrong with an average precision of 0.56 (one with a hidden layer, at any depth: 0.65) where the
+probability of its answer has 0.78 (base rate 0.44), and a word that comes later can read no more
+than the states hold. Greedy decoding of R-Tuning-R refused one question in seven at most, because
+sixteen sentences share what one answer has alone; the probability of all of them together, with a
+threshold from validation, is the arm ``r-tuning-r``.
 
 How to read the result: a small gain of R-Tuning over vanilla that the shuffled labels have too is a
-gain of other texts, not of knowledge; the claims against ``shuffled`` tell them apart.
+gain of other texts, not of knowledge; the claims against shuffled labels tell them apart.
 """
 
 from __future__ import annotations
@@ -254,6 +254,12 @@ ARMS = (
         "control",
         _tuned(shuffle_labels=True),
     ),
+    Arm(
+        "r-tuning-r-shuffled",
+        "R-Tuning-R with refusals in the place of as many answers, drawn at random.",
+        "control",
+        {"tuning": {"texts": "replace", "shuffle_labels": True}, "by": "p_refusal"},
+    ),
     *(
         Arm(f"{name}.seen-{n}", f"Refusals of facts read {n} times.", role, {**of, "exposure": n})
         for name, role, of in LOOKED_INTO
@@ -289,26 +295,38 @@ CLAIMS = (
     ),
     *(
         _claim(
-            f"R-Tuning ranks its answers better than vanilla does ({exam}, average precision).",
-            Greater("r-tuning", "vanilla", metric=f"ap_{exam}"),
+            f"{name} ranks its answers better than vanilla does ({exam}, average precision).",
+            Greater(name, "vanilla", metric=f"ap_{exam}"),
         )
+        for name in ("r-tuning", "r-tuning-r")
         for exam in ("id", "ood")
     ),
     *(
-        _claim(statement, Greater("r-tuning", "shuffled", metric=f"{metric}_{exam}"))
+        _claim(statement, Greater(name, control, metric=f"{metric}_{exam}"))
+        for name, control in (("r-tuning", "shuffled"), ("r-tuning-r", "r-tuning-r-shuffled"))
         for exam in ("id", "ood")
         for metric, statement in (
             (
                 "right",
-                f"What R-Tuning answers is right more often than with shuffled labels ({exam}).",
+                f"What {name} answers is right more often than with shuffled labels ({exam}).",
             ),
-            ("ap", f"R-Tuning ranks its answers better than with shuffled labels ({exam})."),
-            ("ap_sure", f"Its certainty word ranks better than with shuffled labels ({exam})."),
+            ("ap", f"{name} ranks its answers better than with shuffled labels ({exam})."),
         )
     ),
-    _claim(
-        "R-Tuning answers with more right than vanilla with a threshold on its probabilities.",
-        Greater("r-tuning", "vanilla-threshold", metric="right_id"),
+    *(
+        _claim(
+            f"The certainty word of r-tuning ranks better than with shuffled labels ({exam}).",
+            Greater("r-tuning", "shuffled", metric=f"ap_sure_{exam}"),
+        )
+        for exam in ("id", "ood")
+    ),
+    *(
+        _claim(
+            f"What {name} answers is right more often than what vanilla with a threshold on its "
+            "probabilities answers (id).",
+            Greater(name, "vanilla-threshold", metric="right_id"),
+        )
+        for name in ("r-tuning", "r-tuning-r")
     ),
     *(
         _claim(f"{name} refuses less the more often a fact was read (slack 0.1).", _falls(name))
