@@ -49,8 +49,10 @@ POINTS = {
 }
 
 
-def run(model: str, data: str, out: str, point: tuple[str, str, int, float] | None) -> None:
-    """Runs the method in this process, which kills itself at `point`.
+def run(
+    model: str, data: str, out: str, point: tuple[str, str, int, float] | None, **more: Any
+) -> None:
+    """Runs the method in this process, which kills itself at `point`; `more` are other settings.
 
     A point is an event, words in its first argument, how often it has to happen, and the seconds
     to wait then.
@@ -71,7 +73,7 @@ def run(model: str, data: str, out: str, point: tuple[str, str, int, float] | No
     if point is not None:
         sys.addaudithook(watch)
     with Path(out).with_suffix(".said").open("a") as said:
-        method = SFT(model=model, data=data, **METHOD)
+        method = SFT(model=model, data=data, **{**METHOD, **more})
         method.to(out, say=lambda line: print(line, file=said, flush=True))
 
 
@@ -81,8 +83,8 @@ def spawn() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tilth.tune._run", "tilth.tune._trainer"])
 
-    def start(*given: Any) -> int:
-        process = context.Process(target=run, args=given)
+    def start(*given: Any, **more: Any) -> int:
+        process = context.Process(target=run, args=given, kwargs=more)
         process.start()
         process.join(240)
         assert process.exitcode is not None, "the run hangs"
@@ -121,3 +123,23 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     said = out.with_suffix(".said").read_text()
     late = "removed" in point or "model is saved" in point or "manifest" in point
     assert ("continuing at step" in said) or not late
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("adapter", ["full", "bitfit", "adaptformer:dropout=0.2", "prompt"])
+def test_what_is_trained_makes_no_difference(
+    spawn: Any, whole: Any, tmp_path: Path, adapter: str
+) -> None:
+    """Each kind is saved and restored in a way of its own; LoRA's is tested above."""
+    model, data, _ = whole
+    settings = {"adapter": adapter, "max_steps": 5, "save_every": 2, "log_every": 1}
+    assert spawn(model, data, str(tmp_path / "expected"), None, **settings) == 0
+    killed = str(tmp_path / "out")
+    assert spawn(model, data, killed, ("open", "metrics.jsonl", 5, 0.0), **settings) == (
+        -signal.SIGKILL
+    )
+    assert spawn(model, data, killed, None, **settings) == 0
+    assert "continuing at step 2 of 5" in Path(killed).with_suffix(".said").read_text()
+    expected, resumed = (Artefact.open(tmp_path / name).manifest for name in ("expected", "out"))
+    assert resumed.files == expected.files
+    assert resumed.metrics == expected.metrics
