@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tokenizers.processors import TemplateProcessing
 
 from tilth.data import Example
 from tilth.data.questions import Question, is_right, questions_in
@@ -248,6 +249,21 @@ def test_all_that_is_asked_stands_in_prompt_and_text() -> None:
     assert asked in tokenizer.decode(
         Renderer(tokenizer, WORDINGS["lines"], "chat").prompt(question)
     )
+
+
+def test_a_prompt_is_open_and_its_question_is_text() -> None:
+    tokenizer = load_tokenizer("seedling:small")
+    plain = Renderer(tokenizer, WORDINGS["lines"]).prompt(Question("0", "Why?"))
+    end = tokenizer.eos_token
+    spelled = Renderer(tokenizer, WORDINGS["lines"]).prompt(Question("0", f"What is {end}?"))
+    assert tokenizer.eos_token_id not in spelled
+    assert tokenizer.decode(spelled).endswith(f"What is {end}?\nAnswer:")
+    closing = TemplateProcessing(
+        single=f"{end} $A {end}", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
+    tokenizer.backend_tokenizer.post_processor = closing
+    both = Renderer(tokenizer, WORDINGS["lines"]).prompt(Question("0", "Why?"))
+    assert both == [tokenizer.eos_token_id, *plain]
 
 
 @pytest.mark.parametrize("wording", sorted(WORDINGS))

@@ -158,8 +158,10 @@ class Renderer:
             ).input_ids
         before = f"{question.context}\n" if question.context else ""
         text = before + self.wording.prompt.format(question=question.body)
-        ids: list[int] = self.tokenizer(text).input_ids
-        return ids
+        # What opens a text is put before it; a question that spells a special token stays text.
+        ids: list[int] = self.tokenizer(text, split_special_tokens=True).input_ids
+        closed = ids[-1:] == [self.tokenizer.eos_token_id]  # some tokenizers end every text
+        return ids[:-1] if closed else ids
 
     def answer(self, text: str) -> list[int]:
         """The ids of an answer behind its prompt."""

@@ -38,7 +38,8 @@ class Refusal(Method):
     ``task``, may stand in one file: they are split and mixed together.
     ``texts.jsonl`` holds the training texts. Beside the weights lies ``refusal.json``, from which
     ``evaluate.refusal`` knows how the model was asked. The metrics count near-duplicate questions
-    with opposite labels, which make a model refuse too much.
+    (by their words: paraphrases are not seen) with opposite labels, which make a model refuse too
+    much.
 
     ``loss: text`` learns every token, the question included, as the official code does;
     ``completion`` learns answer and certainty word only. The gold answer stands also where the
