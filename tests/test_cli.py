@@ -140,6 +140,17 @@ def test_options_come_from_the_fields(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Example: tilth select sieve --data pool.jsonl --out" in text
 
 
+def test_a_formula_keeps_its_lines_and_an_example_can_be_tried(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["evaluate", "refusal", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "p_predict  = geometric mean of the likeliest tokens' probabilities" in lines
+    assert any("--validation" in line and "ROWS" in line for line in lines)
+    example = " ".join(lines).partition("Example: ")[2]
+    assert "--data pool.jsonl --validation validation.jsonl --out refusal-1" in example
+
+
 def test_a_verb_lists_its_methods_or_says_that_it_has_none(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
