@@ -290,6 +290,44 @@ def test_what_a_question_scores_and_each_task_by_itself(
     assert value(found["crop"], "willing_accuracy") == pytest.approx(np.mean(given))
 
 
+def test_a_coverage_is_that_of_answerable_questions(tiny: Path, tmp_path: Path) -> None:
+    def page(name: str, word: str) -> str:
+        rows = [{"question": f"{word} {n}?", "answer": "x"} for n in range(10)]
+        rows += [{**row, "question": f"Not {row['question']}", "answerable": False} for row in rows]
+        return written(tmp_path / name, rows)
+
+    made = Refusal(
+        model=str(tiny),
+        data=page("d.jsonl", "Where"),
+        validation=page("v.jsonl", "When"),
+        refuse_by="p_predict",
+        rule="coverage",
+        target=1.0,
+        max_new_tokens=2,
+    ).to(tmp_path / "out", say=quiet)
+    lowest = made.manifest.metrics["threshold"]
+    asked = Refusal(
+        model=str(tiny),
+        data=page("v.jsonl", "When"),
+        threshold=0.0,
+        refuse_by="p_predict",
+        max_new_tokens=2,
+    ).to(tmp_path / "all", say=quiet)
+    table = [json.loads(x) for x in asked.path("refusal.jsonl").read_text().splitlines()]
+    assert lowest == pytest.approx(min(r["trust"] for r in table if r["answerable"]), abs=1e-6)
+
+
+def test_a_base_with_a_shorter_context_is_named(tiny: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 30}))
+    data = written(tmp_path / "d.jsonl", [{"question": "Why so?", "answer": "x"}])
+    method = Refusal(model=str(tiny), data=data, base=str(base), threshold=0.0)
+    with pytest.raises(DataError, match="but not that of base"):
+        method.to(tmp_path / "out", say=quiet)
+
+
 def test_a_certainty_that_was_never_taught_is_told(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)

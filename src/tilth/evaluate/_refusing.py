@@ -177,7 +177,11 @@ def _threshold(
                 where=f"{settings.validation}: question {question.id}",
                 fix="choose the threshold on questions that the test does not hold",
             )
-    return choose_threshold(held_out.trust, held_out.right, settings.rule, settings.target)
+    trust, right = held_out.trust, held_out.right
+    if settings.rule == "coverage":  # which is measured on answerable questions
+        answerable = np.array([q.answerable for q in held_out.questions])
+        trust, right = trust[answerable], right[answerable]
+    return choose_threshold(trust, right, settings.rule, settings.target)
 
 
 # ---- what is measured ----

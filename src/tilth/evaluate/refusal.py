@@ -32,7 +32,10 @@ class Refusal(Method):
     greedy decoding weighs one sentence against one answer, though many sentences refuse,
     ``p_refusal`` adds up the probabilities of all of them. The threshold is chosen on
     ``validation`` questions by ``rule`` and never assumed: a tuned model's two words are seldom
-    equally likely beforehand. Answered is what reaches the threshold and is no refusal in words.
+    equally likely beforehand. ``balanced`` keeps the highest share of right answers minus that of
+    wrong ones; ``coverage`` answers the share ``target`` of the answerable questions; ``risk`` as
+    many as it can with a share of at most ``target`` wrong. An answer to an unanswerable question
+    is wrong. Answered is what reaches the threshold and is no refusal in words.
 
     Measured on answerable questions: coverage, refusal rate, accuracy of what is answered
     (``willing_accuracy``) and of all, average precision along falling trust, the risk-coverage
