@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, ViTConfig, ViTFo
 from tilth.cli import main
 from tilth.data.example import Example
 from tilth.errors import RecipeError
+from tilth.models import load
 from tilth.models.adapters import nf4
 from tilth.models.adapters.attach import attach, in_place
+from tilth.tune import adapters
 from tilth.tune._adapters import adapt, save_adapter
 from tilth.tune.adapter_costs import measure
 from tilth.tune.adapters import MEMBERS, adapter_settings
@@ -362,3 +364,40 @@ def test_the_table_measures(models: dict[str, Path], capsys: pytest.CaptureFixtu
     model = AutoModelForCausalLM.from_pretrained(models["gpt2"])
     biases = sum(p.numel() for n, p in model.named_parameters() if n.endswith("bias"))
     assert f"{biases:,}" in capsys.readouterr().out
+
+
+def test_a_missing_package_is_told_with_the_way_out(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    cost = measure(str(tiny), "qlora", steps=1, rows=2, length=16, device="cpu")
+    assert "pip install 'tilth[qlora]'" in cost.problem
+
+
+@pytest.mark.parametrize("kind", ["bitfit", "head"])
+def test_from_python_in_three_lines(kind: str, tmp_path: Path) -> None:
+    vit = tiny_vit()
+    adapted = adapters.adapt(vit, kind, seed=3)
+    adapters.save_adapter(adapted, tmp_path / "tuned")
+    expected = Bench("images", tmp_path).logits(adapted)
+    again = attach(tiny_vit(), tmp_path / "tuned")
+    assert torch.equal(Bench("images", tmp_path).logits(again), expected)
+    with pytest.raises(ValueError, match="did you mean 'bitfit'"):
+        adapters.adapt(tiny_vit(), "bitfitt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3", "bitfit"])
+def test_merged_equals_unmerged_on_a_seedling(kind: str) -> None:
+    """Relative to the largest logit: what float32 leaves of sums in another order."""
+    base, tokenizer = load("seedling:small", "cpu")
+    ids = tokenizer("Question: How much is 2 and 3?\nAnswer: 5", return_tensors="pt").input_ids
+    adapted = adapters.adapt(base, kind)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        apart = adapted(input_ids=ids).logits
+        merged = in_place(adapted)(input_ids=ids).logits
+    assert (merged - apart).abs().max() < 1e-5 * apart.abs().max()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import track
 
 from tilth.cli import _console as console
 
@@ -37,7 +38,8 @@ def adapters(  # noqa: PLR0917
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--adapter") from error
     listed, left_out = [], []
-    for cost in adapter_costs(model, asked, steps=steps, rows=rows, length=length, device=device):
+    costs = adapter_costs(model, asked, steps=steps, rows=rows, length=length, device=device)
+    for cost in track(costs, "measuring", len(asked), console=console.err(), transient=True):
         kind = MEMBERS[cost.adapter.partition(":")[0]]
         if cost.problem:
             left_out.append(f"{cost.adapter} does not go with this model: {cost.problem}")

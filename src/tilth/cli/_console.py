@@ -21,6 +21,7 @@ __all__ = [
     "INTERRUPTED",
     "Console",
     "amounts",
+    "err",
     "explain",
     "interrupted",
     "noted",
@@ -41,6 +42,11 @@ def out() -> Console:
     return _plain()
 
 
+def err() -> Console:
+    """Standard error, where progress goes."""
+    return _plain(stderr=True)
+
+
 def _plain(*, stderr: bool = False) -> Console:
     """A console that changes no words: rich would make a plant of ``:seedling:``."""
     return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
@@ -53,7 +59,7 @@ def say(line: str) -> None:
 
 def explain(error: TilthError) -> None:
     """Prints what is wrong, where, and what to do, on standard error."""
-    console = _plain(stderr=True)
+    console = err()
     console.print(f"[bold red]error:[/] {escape(str(error))}")
 
 
@@ -65,7 +71,7 @@ def noted() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *more: Any) -> None:
             if issubclass(category, TilthWarning):
-                console = _plain(stderr=True)
+                console = err()
                 console.print(f"[bold yellow]note:[/] {escape(str(message))}")
             else:
                 shown(message, category, *more)
@@ -76,7 +82,7 @@ def noted() -> Iterator[None]:
 
 def interrupted() -> None:
     """Says that nothing is lost."""
-    console = _plain(stderr=True)
+    console = err()
     console.print(
         "[bold yellow]interrupted:[/] finished work is kept; resume with the same command"
     )

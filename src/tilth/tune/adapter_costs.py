@@ -117,7 +117,8 @@ def measure(
         try:
             tuned = adapt(base, settings, seed=0, base_name=model)
         except TilthError as error:
-            return AdapterCost(adapter, problem=error.problem)
+            problem = f"{error.problem}; {error.fix}" if error.fix else error.problem
+            return AdapterCost(adapter, problem=problem)
     context = getattr(base.config, "max_position_embeddings", None)  # not every model has one
     room = (context or 2 * length) - getattr(settings, "tokens", 0)  # prompts take some of it
     ids = torch.randint(0, base.config.vocab_size, (rows, min(length, room)), device=place)

@@ -11,11 +11,16 @@ heavy.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
 
 from tilth.errors import nearest
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 __all__ = [
     "IA3",
@@ -32,7 +37,9 @@ __all__ = [
     "Prefix",
     "Prompt",
     "QLoRA",
+    "adapt",
     "adapter_settings",
+    "save_adapter",
 ]
 
 
@@ -297,3 +304,32 @@ Adapter = Annotated[
     BeforeValidator(adapter_settings),
 ]
 """The type of a setting that takes any member, in any of the forms of the module's docstring."""
+
+
+def adapt(model: PreTrainedModel, adapter: Any = "lora", *, seed: int = 0) -> PeftModel:
+    """`model` with a new adapter to train, for loops of your own and for vision transformers.
+
+    Args:
+        model: A language model or a vision transformer; its own weights are frozen.
+        adapter: Any member but ``full``, in any form that :func:`adapter_settings` takes.
+        seed: Of the adapter's first weights.
+
+    Raises:
+        ValueError: There is no such adapter or setting.
+        TilthError: It cannot be put on this model.
+
+    Example:
+        >>> adapted = adapt(model, "bitfit")               # doctest: +SKIP
+        >>> save_adapter(adapted, "tuned")                 # doctest: +SKIP
+    """
+    from tilth.tune import _adapters
+
+    name = model.name_or_path or ""
+    return _adapters.adapt(model, adapter_settings(adapter), seed=seed, base_name=name)
+
+
+def save_adapter(adapted: PeftModel, folder: str | Path) -> None:
+    """Saves an adapter; :func:`tilth.models.adapters.attach.attach` puts it on its base again."""
+    from tilth.tune import _adapters
+
+    _adapters.save_adapter(adapted, Path(folder))
