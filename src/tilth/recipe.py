@@ -270,8 +270,16 @@ def problems_of(
             said = said[0].lower() + said[1:]
             problem = f"{name!r}: {said}" if name else said
             got = item.get("input")
+            ours = item["type"] == "value_error"  # such a message names the value itself
             short = f", not {got!r}" if isinstance(got, str | int | float | bool) else ""
-            found.append(RecipeError(problem + short, where=where(*place)))
+            choices = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+            found.append(
+                RecipeError(
+                    problem if ours else problem + short,
+                    where=where(*place),
+                    fix=nearest(str(got), choices),
+                )
+            )
     return found
 
 

@@ -121,8 +121,9 @@ def test_an_id_outside_the_vocabulary_is_refused() -> None:
         ("rules: [{kind: eos_ramp, weight: 15}]", "needs a range"),
         ("rules: [{kind: token_bias, weight: 1}]", "needs strings or tokens"),
         ("rules: [{kind: seen_penalty, weight: .nan}]", "weight"),
-        ("rules: [{kind: seen_penalty, wieght: 1}]", "weight"),
-        ("rules: [{kind: bias, weight: 1}]", "kind"),
+        ("rules: [{kind: seen_penalty, wieght: 1}]", "wieght: there is no such key(.|\n)*'weight'"),
+        ("rules: [{kind: eos_rmap, weight: 1}]", "did you mean 'eos_ramp'"),
+        ("scope: trun\nrules: [{kind: seen_penalty, weight: 1}]", "did you mean 'turn'"),
     ],
 )
 def test_a_rule_file_that_says_nonsense(text: str, named: str, tmp_path: Path) -> None:
@@ -199,14 +200,13 @@ def test_the_turn_begins_with_the_last_user(tiny: Path) -> None:
 
 
 def test_rules_change_scores_and_the_loss_of_a_token_is_seen(tiny: Path, tmp_path: Path) -> None:
-    path = rule_file(tmp_path, "rules: [{kind: token_bias, weight: -30, strings: ' ripens'}]")
     pair = ("A field of rye", " ripens")
     (plain,) = engine(str(tiny)).score([pair])
+    whole = AutoTokenizer.from_pretrained(tiny)("A field of rye ripens").input_ids
+    first = whole[-plain.tokens]
+    path = rule_file(tmp_path, f"rules: [{{kind: token_bias, weight: -30, tokens: [{first}]}}]")
     (ruled,) = engine(f"rules:base={tiny},rules={path}").score([pair])
-    tokens = AutoTokenizer.from_pretrained(tiny)(" ripens").input_ids
-    if len(tokens) == 1:
-        assert ruled.logprob < plain.logprob - 20
-    assert ruled.tokens == plain.tokens
+    assert ruled.logprob == pytest.approx(plain.logprob - 30, abs=1)
 
 
 def test_as_a_logits_processor_a_batch_is_its_rows(tiny: Path, tmp_path: Path) -> None:

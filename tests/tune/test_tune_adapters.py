@@ -401,3 +401,21 @@ def test_merged_equals_unmerged_on_a_seedling(kind: str) -> None:
         apart = adapted(input_ids=ids).logits
         merged = in_place(adapted)(input_ids=ids).logits
     assert (merged - apart).abs().max() < 1e-5 * apart.abs().max()
+
+
+def test_the_table_says_that_there_is_no_such_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "adapters", "--model", "seedling:smal", "--adapter", "bitfit"]) == 1
+    assert capsys.readouterr().err == (
+        "error: no seedling is called 'smal'\n  where: model reference\n"
+        "  fix:   did you mean seedling:small?\n"
+    )
+
+
+def test_a_wrong_adapter_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tune", "sft", "--model", "seedling:small", "--data", "x", "--out", "y"]
+    assert main([*words, "--adapter", "lroa"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("lroa") == 1
+    assert "did you mean 'lora'" in said
+    assert main([*words, "--schedule", "consine"]) == 1
+    assert "did you mean 'cosine'" in capsys.readouterr().err

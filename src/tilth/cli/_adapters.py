@@ -39,7 +39,11 @@ def adapters(  # noqa: PLR0917
         raise typer.BadParameter(str(error), param_hint="--adapter") from error
     listed, left_out = [], []
     costs = adapter_costs(model, asked, steps=steps, rows=rows, length=length, device=device)
-    for cost in track(costs, "measuring", len(asked), console=console.err(), transient=True):
+    screen = console.err()
+    quiet = not screen.is_terminal
+    for cost in track(
+        costs, "measuring", len(asked), console=screen, transient=True, disable=quiet
+    ):
         kind = MEMBERS[cost.adapter.partition(":")[0]]
         if cost.problem:
             left_out.append(f"{cost.adapter} does not go with this model: {cost.problem}")

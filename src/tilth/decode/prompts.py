@@ -29,7 +29,11 @@ def read_prompts(path: str | Path) -> list[list[Message]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise DataError(f"the prompts cannot be read: {problem}", where=str(path)) from error
+        raise DataError(
+            f"the prompts cannot be read: {problem}",
+            where=str(path),
+            fix="name a file with a prompt a line, or JSON Lines",
+        ) from error
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

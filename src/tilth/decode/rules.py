@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -111,12 +111,18 @@ def read_rules(path: str | Path) -> RuleSet:
     try:
         return RuleSet.model_validate(body.value)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that is not known explains why another one is missing.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         place = ".".join(map(str, first["loc"]))
-        known = [*Rule.model_fields, *RuleSet.model_fields]
-        fix = nearest(str(first["loc"][-1]), known) if first["loc"] else ""
+        said, fix = first["msg"].removeprefix("Value error, "), ""
+        if first["type"] == "extra_forbidden":
+            said = "there is no such key"
+            fix = nearest(place.rpartition(".")[2], [*Rule.model_fields, *RuleSet.model_fields])
+        elif first["type"] == "literal_error":
+            words = get_args(Kind) if place.endswith("kind") else ("turn", "response")
+            fix = nearest(str(first["input"]), words)
         raise RecipeError(
-            f"{place or 'the rules'}: {first['msg']}",
+            f"{place or 'the rules'}: {said}",
             where=body.where(*first["loc"]),
             fix=fix or "a rule is written {kind: ..., weight: ..., strings: [...]}",
         ) from error

@@ -21,13 +21,17 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from tilth.errors import TilthError, TrainingError
+from tilth.errors import ModelError, TilthError, TrainingError
 from tilth.tune.adapters import MEMBERS, adapter_settings
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["AdapterCost", "adapter_costs", "measure"]
+
+
+_TOLD = 3
+"""The exit code of a measurement that told its error."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ def adapter_costs(
             check=False,
             env={**os.environ, "PYTHONWARNINGS": "ignore"},
         )
+        if done.returncode == _TOLD:
+            raise ModelError(*json.loads(done.stdout.splitlines()[-1]))
         if done.returncode:
             said = done.stderr.strip().splitlines()
             raise TrainingError(
@@ -167,5 +173,6 @@ if __name__ == "__main__":
     try:
         cost = measure(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))
     except TilthError as error:
-        sys.exit(str(error).replace("\n", "; "))
+        print(json.dumps([error.problem, error.where, error.fix]))  # noqa: T201
+        sys.exit(_TOLD)
     print(json.dumps(asdict(cost)))  # noqa: T201
