@@ -132,6 +132,29 @@ def test_chat_says_what_the_engine_says(
         assert said.text in told
 
 
+@pytest.mark.parametrize("end", [EOFError, KeyboardInterrupt])
+def test_a_chat_goes_on_after_a_question_that_is_too_long(
+    end: type[BaseException],
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = iter(["barley " * 400, "2 and 3?"])
+
+    def typed(prompt: str) -> str:
+        for line in lines:
+            return line
+        raise end
+
+    monkeypatch.setattr("builtins.input", typed)
+    assert main(["chat", str(tiny), "--max-new-tokens", "4"]) == 0
+    told = capsys.readouterr()
+    assert "reads at most 256" in told.err
+    assert "/clear begins anew" in told.err
+    (said,) = engine(str(tiny)).chat([[{"role": "user", "content": "2 and 3?"}]], Sampling(4))
+    assert said.text in told.out
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

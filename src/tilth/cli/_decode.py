@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from tilth.cli import _console as console
 from tilth.data.example import Message
-from tilth.errors import RecipeError, TilthWarning
+from tilth.errors import EngineError, RecipeError, TilthWarning
 
 if TYPE_CHECKING:
     from tilth.decode._engine import ComposedEngine
@@ -112,7 +112,7 @@ def chat(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Talk to a model in the terminal. /clear begins anew, /quit or Ctrl-D ends."""
+    """Talk to a model in the terminal. /clear begins anew, /quit, Ctrl-C or Ctrl-D ends."""
     from tilth.models import Sampling, engine, resolve
 
     sampling = Sampling(max_new_tokens, temperature, top_p)
@@ -125,7 +125,13 @@ def chat(
             turns = list(first)
             continue
         turns.append({"role": "user", "content": asked})
-        text = _answer(answering, turns, sampling, seed)
+        try:
+            text = _answer(answering, turns, sampling, seed)
+        except EngineError as error:  # most often the conversation has outgrown the model
+            console.explain(error)
+            console.err().print("this question was left out; /clear begins anew")
+            turns.pop()
+            continue
         turns.append({"role": "assistant", "content": text})
         seed += 1
 
@@ -135,7 +141,7 @@ def _asked() -> str | None:
     while True:
         try:
             line = input("you> ").strip()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             print()
             return None
         if line in ("/quit", "/exit"):

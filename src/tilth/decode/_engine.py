@@ -320,7 +320,7 @@ class ComposedEngine:
                 f"the text has {len(ids) + room} tokens, the role {voice.name!r} reads at most "
                 f"{window}",
                 where=f"row {row} of {self.reference}",
-                fix="shorten it, or set long_prompts='cut' to drop its beginning",
+                fix="shorten it; from Python, long_prompts='cut' drops its beginning",
             )
         return ids[-max(1, window - max(room, wanted)) :]
 

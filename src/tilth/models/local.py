@@ -356,7 +356,7 @@ class LocalEngine(LocalNext):
             raise EngineError(
                 f"the text has {len(ids) + room} tokens, the model reads at most {self._window}",
                 where=f"{where} of {self.reference}",
-                fix="shorten it, or set long_prompts='cut' to drop its beginning",
+                fix="shorten it; from Python, long_prompts='cut' drops its beginning",
             )
         return ids[-max(1, self._window - max(room, wanted)) :]
 
