@@ -14,8 +14,9 @@ import pytest
 from tilth.almanac.strangers import fact_questions, stranger_questions
 from tilth.data import Example
 from tilth.recipe import Recipe
+from tilth.replicate._refusal_bench import scores_of
 from tilth.replicate.frame import Measured
-from tilth.replicate.r_tuning import EXPOSURES, KNOWN, R_TUNING, UNSEEN, _scores, cell, pages
+from tilth.replicate.r_tuning import EXPOSURES, KNOWN, R_TUNING, UNSEEN, cell, pages
 from tilth.run import run
 from tilth.seeds import TestSeed, TuningSeed
 from tilth.validate import validate
@@ -64,13 +65,13 @@ def test_scores_by_hand() -> None:
     exam = [row(True, False), row(False, False), row(True, True, 64), row(False, True, 0)]
     stranger = row(False, True, answerable=False)
     tables = {"id": exam, "ood": exam[:1], "strangers": [stranger, row(True, False)]}
-    scores = _scores(tables, {})
+    scores = scores_of(tables, {})
     assert (scores["right_id"], scores["coverage_id"]) == (0.5, 0.5)
     assert (scores["accuracy_id"], scores["over_refusal_id"]) == (0.5, 0.5)
     assert (scores["refused_strangers"], scores["refused_twins"]) == (1, 0)
-    assert _scores(tables, {"exposure": 4}) == {"refused": 0}
-    assert _scores(tables, {"exposure": 64}) == {"refused": 1}
-    assert _scores(tables, {"answerable": False}) == {"refused_strangers": [1.0]}
+    assert scores_of(tables, {"exposure": 4}) == {"refused": 0}
+    assert scores_of(tables, {"exposure": 64}) == {"refused": 1}
+    assert scores_of(tables, {"answerable": False}) == {"refused_strangers": [1.0]}
 
 
 def test_every_arm_has_its_baselines_and_controls() -> None:

@@ -27,31 +27,23 @@ sixteen sentences share what one answer has alone; the probability of all of the
 threshold from validation, is the arm ``r-tuning-r``.
 
 How to read the result: a small gain of R-Tuning over vanilla that the shuffled labels have too is a
-gain of other texts, not of knowledge; the claims against shuffled labels tell them apart.
+gain of other texts, not of knowledge; the claims against shuffled labels tell them apart. That the
+certainty word is learnt where there is something to learn it from is shown by `r-tuning-names`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from tilth.almanac.skills import Split
 from tilth.almanac.strangers import fact_questions, stranger_questions
-from tilth.artefacts import Artefact, Store
-from tilth.cost import Ledger
-from tilth.data import Example, write_rows
-from tilth.evaluate._refusal_metrics import average_precision
-from tilth.evaluate.probe import Probe
-from tilth.evaluate.refusal import Refusal as Exam
+from tilth.data import Example
+from tilth.replicate._refusal_bench import METRICS, Bench, refusal_cell
 from tilth.replicate.claims import Claim, Greater, Monotone
 from tilth.replicate.figures import Curve, Frontier
-from tilth.replicate.frame import Arm, Measured, Replication, shared_folder
+from tilth.replicate.frame import Arm, Measured, Replication
 from tilth.seeds import Seed, SeedPlan, TestSeed
-from tilth.tune.refusal import Refusal
 
 __all__ = ["R_TUNING", "cell", "pages"]
 
@@ -63,7 +55,6 @@ UNSEEN = ("founder", "trade", "river", "market")
 
 EXPOSURES = (0, 1, 4, 16, 64, 256)
 MODEL = "seedling:large"
-WORDS: dict[str, Any] = {"wording": "short", "max_new_tokens": 8}
 TUNING: dict[str, Any] = {
     "adapter": "full",
     "loss": "completion",
@@ -94,112 +85,10 @@ def pages(seed: Seed, quick: bool) -> dict[str, list[Example]]:
 
 
 def cell(arm: Arm, seed: Seed, quick: bool, folder: Path) -> Measured:
-    """Probes, tunes and examines one arm, or reads from the exams of another arm.
-
-    Args:
-        arm: ``tuning``: settings of ``tune.refusal``, null for the untouched model; ``by``: what
-            decides whether it answers, null to answer everything; ``exposure`` or ``exam``: report
-            only the refusals of that part of the arm's exams.
-        seed: Draws the questions and names the streams of tuning.
-        quick: Few questions and steps.
-        folder: The cell's folder; artefacts are shared by all arms of a seed.
-    """
-    home = shared_folder(folder) / f"{type(seed).__name__}-{int(seed)}"
-    home.mkdir(exist_ok=True)
-    files = {name: str(home / f"{name}.jsonl") for name in ("train", "validation", "exam")}
-    for name, rows in pages(seed, quick).items():
-        if not Path(files[name]).exists():
-            write_rows(files[name], rows)
-    plan = _plan(seed)
-    store = Store(home / "artefacts")
-    made: list[Artefact] = []
-    model = MODEL
-    if arm.settings.get("tuning") is not None:
-        probe = Probe(model=MODEL, data=files["train"], samples=5, **WORDS)
-        made.append(probe.make(store, "probe", plan))
-        settings = {**TUNING, **arm.settings["tuning"], **({"max_steps": 4} if quick else {})}
-        tuned = Refusal.model_validate(
-            {
-                "model": MODEL,
-                "data": files["train"],
-                "probes": [str(made[0].folder)],
-                **WORDS,
-                **settings,
-            }
-        )
-        made.append(tuned.make(store, "tuned", plan))
-        model = str(made[1].folder)
-    by = arm.settings.get("by")
-    exam = Exam.model_validate(
-        {
-            "model": model,
-            "data": files["exam"],
-            "refuse_by": by or "p_predict",
-            "base": MODEL if by == "p_sure" else None,
-            "validation": None if by in (None, "words") else files["validation"],
-            "threshold": 0.0 if by is None else None,
-            "resamples": 100,
-            **WORDS,
-        }
-    ).make(store, "exam", plan)
-    lines = exam.path("refusal.jsonl").read_text("utf-8").splitlines()
-    tables: dict[str, list[dict[str, Any]]] = {"id": [], "ood": [], "strangers": []}
-    for row in map(json.loads, lines):
-        tables[row["meta"]["exam"]].append(row)
-    spent = Ledger()
-    for artefact in [*made, exam]:
-        spent.merge(Ledger.from_dict(artefact.manifest.cost))
-    scores = _scores(tables, arm.settings)
-    if "score" in scores and by == "p_sure":
-        scores["pretrain_w"] = exam.manifest.metrics["pretrain_w"]["value"]
-    return Measured(scores, spent)
-
-
-def _plan(seed: Seed) -> SeedPlan:
-    """A plan whose root and only judging seed is `seed`; the exam itself is what it draws."""
-    number = int(seed)
-    return SeedPlan.of(number, tuning=[], testing=[number])
-
-
-def _scores(
-    tables: Mapping[str, list[dict[str, Any]]], settings: Mapping[str, Any]
-) -> dict[str, float | list[float]]:
-    """The scores of an arm; of a part of its exams only the refusals."""
-    if "exposure" in settings:
-        both = [*tables["id"], *tables["ood"]]
-        part = [r for r in both if r["meta"]["exposure"] == settings["exposure"]]
-        return {"refused": _mean(part, "refused")}
-    if "answerable" in settings:
-        rows = [r for r in tables["strangers"] if r["answerable"] == settings["answerable"]]
-        rows.sort(key=lambda row: str(row["pair"]))
-        return {"refused_strangers": [float(row["refused"]) for row in rows]}
-    scores: dict[str, float | list[float]] = {}
-    for exam in ("id", "ood"):
-        rows = tables[exam]
-        given = [row for row in rows if not row["refused"]]
-        right = [row["correct"] for row in rows]
-        ranked = "confidence" if settings.get("by") == "p_sure" else "trust"
-        known = [row for row in rows if row["correct"]]
-        scores |= {
-            f"right_{exam}": _mean(given, "correct"),
-            f"accuracy_{exam}": _mean(rows, "correct"),
-            f"coverage_{exam}": len(given) / len(rows),
-            f"ap_{exam}": average_precision([row[ranked] for row in rows], right),
-            f"ap_sure_{exam}": average_precision([row["p_sure"] for row in rows], right),
-            f"over_refusal_{exam}": _mean(known, "refused"),
-        }
-        told = [row for row in rows if row["meta"]["misstated"]]
-        scores[f"refused_misstated_{exam}"] = _mean(told, "refused")
-    for answerable in (False, True):
-        part = [row for row in tables["strangers"] if row["answerable"] == answerable]
-        scores["refused_twins" if answerable else "refused_strangers"] = _mean(part, "refused")
-    scores["score"] = scores["right_id"]
-    return scores
-
-
-def _mean(rows: list[dict[str, Any]], name: str) -> float:
-    """The share of rows where `name` is true; 0 where there are none."""
-    return float(np.mean([row[name] for row in rows])) if rows else 0.0
+    """Probes, tunes and examines one arm, or reads from the exams of another arm."""
+    return refusal_cell(
+        arm, seed, quick, folder, lambda _: Bench(pages(seed, quick), MODEL, TUNING)
+    )
 
 
 def _tuned(**more: Any) -> dict[str, Any]:
@@ -356,20 +245,7 @@ R_TUNING = Replication(
         "Several tasks at once, and the paper's own data sets and models.",
         "Exam questions of different test seeds overlap: the world has so many facts and no more.",
     ),
-    metrics={
-        "right_id, right_ood": "Share of right answers among those given.",
-        "accuracy_id, accuracy_ood": "Share of right answers to all questions, refused or not.",
-        "coverage_id, coverage_ood": "Share of questions that are answered.",
-        "ap_id, ap_ood": "Average precision of the number that the arm ranks its answers by.",
-        "ap_sure_id, ap_sure_ood": "Average precision of the certainty word alone.",
-        "over_refusal_id, over_refusal_ood": "Share of refusals where its answer was right.",
-        "refused_misstated_id, refused_misstated_ood": "Share of refusals of facts told wrongly.",
-        "refused_strangers, refused_twins": "Share of refusals of invented names, and of known "
-        "ones beside them.",
-        "refused": "Share of refusals of facts that were read so often, of both exams.",
-        "score": "The same as right_id.",
-        "pretrain_w": "Share that the untouched model has right of what this arm answers.",
-    },
+    metrics=METRICS,
     plots=(
         Curve(
             name="exposure",
