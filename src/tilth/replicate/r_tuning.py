@@ -33,6 +33,7 @@ certainty word is learnt where there is something to learn it from is shown by `
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,8 +165,18 @@ ARMS = (
 ABSTRACT = "abstract of arXiv:2311.09677; no figure of its tables could be verified"
 
 
-def _claim(statement: str, direction: Greater | Monotone) -> Claim:
-    return Claim("r-tuning", statement, direction, "unverified", ABSTRACT)
+OURS = {"shuffled", "r-tuning-r-shuffled", "vanilla-threshold"}
+"""Arms that the paper does not compare with, or of which we know nothing in it."""
+
+
+def claim_of(system: str, statement: str, direction: Greater | Monotone) -> Claim:
+    """A claim of the paper, or one of ours where it speaks of an arm of ours."""
+    if any(arm.partition(".")[0] in OURS for arm in direction.arms):
+        return Claim(system, statement, direction, "none", "our own control")
+    return Claim(system, statement, direction, "unverified", ABSTRACT)
+
+
+_claim = partial(claim_of, "r-tuning")
 
 
 def _falls(name: str) -> Monotone:

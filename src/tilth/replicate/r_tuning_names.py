@@ -18,16 +18,17 @@ word ranked best among rates of 1e-4, 3e-4 and 1e-3 and five, ten and twenty epo
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from tilth.data import Example
 from tilth.replicate._names_world import EXPOSURES, RELATIONS, NamesWorld, base_model
 from tilth.replicate._refusal_bench import METRICS, Bench, refusal_cell
-from tilth.replicate.claims import Claim, Greater, Monotone
+from tilth.replicate.claims import Greater, Monotone
 from tilth.replicate.figures import Curve, Frontier
 from tilth.replicate.frame import Arm, Measured, Replication
-from tilth.replicate.r_tuning import ABSTRACT, BY_PROBABILITY, VANILLA, WORDED, R
+from tilth.replicate.r_tuning import BY_PROBABILITY, VANILLA, WORDED, R, claim_of
 from tilth.seeds import Seed, SeedPlan, derive
 
 __all__ = ["R_TUNING_NAMES", "cell", "pages"]
@@ -152,8 +153,7 @@ ARMS = (
 )
 
 
-def _claim(statement: str, direction: Greater | Monotone) -> Claim:
-    return Claim("r-tuning-names", statement, direction, "unverified", ABSTRACT)
+_claim = partial(claim_of, "r-tuning-names")
 
 
 CLAIMS = (
