@@ -13,8 +13,8 @@ import pytest
 
 from tilth.errors import DataError, RecipeError
 from tilth.replicate import Curve, Frontier, load, names, papers
-from tilth.replicate._drawing import draw, undrawn
-from tilth.replicate._score_tables import estimate_text, scored
+from tilth.replicate.pages.drawing import draw, undrawn
+from tilth.replicate.pages.tables import estimate_text, scored
 from tilth.stats import Estimate
 
 ROOT = Path(__file__).parents[2]

@@ -118,7 +118,7 @@ def test_the_recipe_is_valid() -> None:
 def test_the_recipe_runs(tmp_path: Path) -> None:
     result = run(Recipe.read(RECIPE), tmp_path / "run", say=lambda line: None)
     metrics = result.artefacts["tuned_refuses"].manifest.metrics
-    assert metrics["unanswerable_refused"]["value"] > metrics["over_refusal"]["value"] + 0.2
+    assert metrics["unanswerable_refused"]["value"] > metrics["over_refusal"]["value"] + 0.15
     assert metrics["willing_accuracy"]["low"] > metrics["accuracy"]["value"]
 
 

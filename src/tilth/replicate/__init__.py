@@ -15,7 +15,7 @@ from tilth.replicate.claims import Claim, Finding, Greater, Monotone, Verdict, W
 from tilth.replicate.console import show
 from tilth.replicate.figures import Curve, Frontier
 from tilth.replicate.frame import Arm, Measured, Replication, Scores, load, names, shared_folder
-from tilth.replicate.paper_index import papers
+from tilth.replicate.pages.index import papers
 from tilth.replicate.results import Result, replicate
 
 __all__ = [

@@ -39,7 +39,7 @@ def cell(arm: Arm, seed: Seed, quick: bool, folder: Path) -> Measured:
     Args:
         arm: ``data`` and ``blank`` say what it is tuned on, ``rules`` which rules it decodes with,
             ``penalty`` is a repetition penalty, ``form`` ``plain`` asks without tags with examples,
-            ``ranks`` measures response ranking too.
+            ``tags`` are other tags, ``ranks`` measures response ranking too.
         seed: Draws the rows, their order, the questions and the random tokens of a control.
         quick: Fewer rows, steps and questions.
         folder: Holds the cell's models.
@@ -81,7 +81,7 @@ def _model(settings: dict[str, Any], seed: int, quick: bool, folder: Path, ledge
     from tilth.replicate._implicit_parts import rule_file, training_rows
     from tilth.tune import ResponseOnly, SingleTask, Tags
 
-    tags = "own" if settings.get("form") == "plain" else "joined"
+    tags = settings.get("tags", "own" if settings.get("form") == "plain" else "joined")
     if "data" not in settings:
         made = Tags(model=BASE, tags=tags).to(folder / "base", seed=seed)
         if "rules" not in settings:
@@ -136,6 +136,8 @@ _ARMS = (
     _arm("response", "The same rows, instructions blank.", data="all", blank=True, ranks=True),
     _arm("response-others", "Responses of the six families that are not judged; blank prompts.",
          data="others-left-out", blank=True),
+    _arm("response-letters", "Response tuning with tags that mean nothing, <|A|> and <|B|>.",
+         "baseline", data="all", blank=True, tags="letters"),
     _arm("word-problems", "Tuned on word problems alone.", data="word_problems"),
     _arm("lists", "Tuned on list work alone.", data="lists"),
     _arm("second-language", "Tuned on translation alone.", data="second_language"),
@@ -166,6 +168,8 @@ def _claim(statement: str, direction: Any, published: str = "none") -> Claim:
 _CLAIMS = (
     _claim("Response tuning follows instructions better than the base.",
            Greater("response", "base"), f"{_RATE}: 43.3 ± 1.1 against 2.4 ± 0.14"),
+    _claim("With tags that mean nothing, response tuning still beats the base in tags that do.",
+           Greater("response-letters", "base"), f"{_RATE}: 41.8 ± 0.84 against 2.4 ± 0.14"),
     _claim("Instruction tuning is better than response tuning.",
            Greater("instruction", "response"), f"{_RATE}: 43.3 ± 1.1, where 50 is equal"),
     _claim("Responses of other families alone make the base follow instructions.",

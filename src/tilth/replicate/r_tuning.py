@@ -33,16 +33,14 @@ certainty word is learnt where there is something to learn it from is shown by `
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tilth.almanac.skills import Split
 from tilth.almanac.strangers import fact_questions, stranger_questions
 from tilth.data import Example
+from tilth.replicate._refusal_arms import arms_with_parts, claims_of, plots_of
 from tilth.replicate._refusal_bench import METRICS, Bench, refusal_cell
-from tilth.replicate.claims import Claim, Greater, Monotone
-from tilth.replicate.figures import Curve, Frontier
 from tilth.replicate.frame import Arm, Measured, Replication
 from tilth.seeds import Seed, SeedPlan, TestSeed
 
@@ -92,163 +90,14 @@ def cell(arm: Arm, seed: Seed, quick: bool, folder: Path) -> Measured:
     )
 
 
-def _tuned(**more: Any) -> dict[str, Any]:
-    """The settings of an arm that is tuned as all are, but for `more`."""
-    return {"tuning": more, "by": "p_sure"}
-
-
-R = _tuned()
-WORDED = {"tuning": {"texts": "replace"}, "by": "p_refusal"}
-VANILLA = {"tuning": {"texts": "plain"}}
-BY_PROBABILITY = {**VANILLA, "by": "p_predict"}
-
-LOOKED_INTO: tuple[tuple[str, Literal["method", "baseline"], dict[str, Any]], ...] = (
-    ("r-tuning", "method", R),
-    ("r-tuning-r", "method", WORDED),
-    ("vanilla-threshold", "baseline", BY_PROBABILITY),
-)
-"""The arms whose refusals are shown by exposure, and of strangers beside twins."""
-
-ARMS = (
-    Arm("r-tuning", "Right or wrong before tuning; refuses by its certainty word.", settings=R),
-    Arm(
-        "r-tuning-u",
-        "The same, split by the entropy of five sampled answers.",
-        settings=_tuned(split="entropy"),
-    ),
-    Arm(
-        "r-tuning-r",
-        "Refusals instead of unsure answers; refuses by the probability of all refusals.",
-        settings=WORDED,
-    ),
-    Arm(
-        "r-tuning-r-greedy",
-        "The same, refusing where the greedy answer is a refusal.",
-        settings={**WORDED, "by": "words"},
-    ),
-    Arm("vanilla", "Tuned on all right answers; answers everything.", "baseline", VANILLA),
-    Arm(
-        "vanilla-threshold",
-        "Vanilla, refusing below a probability of its answer.",
-        "baseline",
-        BY_PROBABILITY,
-    ),
-    Arm("untouched", "Not tuned; answers everything (Pretrain-T).", "baseline", {"tuning": None}),
-    *(
-        Arm(f"untouched-{by}", f"Not tuned; refuses by {by}.", "baseline", {"by": by})
-        for by in ("p_predict", "entropy", "p_true")
-    ),
-    Arm(
-        "shuffled",
-        "R-Tuning with its labels dealt out at random.",
-        "control",
-        _tuned(shuffle_labels=True),
-    ),
-    Arm(
-        "r-tuning-r-shuffled",
-        "R-Tuning-R with refusals in the place of as many answers, drawn at random.",
-        "control",
-        {"tuning": {"texts": "replace", "shuffle_labels": True}, "by": "p_refusal"},
-    ),
-    *(
-        Arm(f"{name}.seen-{n}", f"Refusals of facts read {n} times.", role, {**of, "exposure": n})
-        for name, role, of in LOOKED_INTO
-        for n in EXPOSURES
-    ),
-    *(
-        Arm(f"{name}.{who}", f"Refusals of {who}.", role, {**of, "answerable": who == "twins"})
-        for name, role, of in LOOKED_INTO
-        for who in ("strangers", "twins")
-    ),
-)
-
-ABSTRACT = "abstract of arXiv:2311.09677; no figure of its tables could be verified"
-
-
-OURS = {"shuffled", "r-tuning-r-shuffled", "vanilla-threshold"}
-"""Arms that the paper does not compare with, or of which we know nothing in it."""
-
-
-def claim_of(system: str, statement: str, direction: Greater | Monotone) -> Claim:
-    """A claim of the paper, or one of ours where it speaks of an arm of ours."""
-    if any(arm.partition(".")[0] in OURS for arm in direction.arms):
-        return Claim(system, statement, direction, "none", "our own control")
-    return Claim(system, statement, direction, "unverified", ABSTRACT)
-
-
-_claim = partial(claim_of, "r-tuning")
-
-
-def _falls(name: str) -> Monotone:
-    levels = tuple(f"{name}.seen-{n}" for n in EXPOSURES)
-    return Monotone(levels, rising=False, slack=0.1, metric="refused")
-
-
-CLAIMS = (
-    *(
-        _claim(
-            f"What {name} answers is right more often than what vanilla answers ({exam}).",
-            Greater(name, "vanilla", metric=f"right_{exam}"),
-        )
-        for name in ("r-tuning", "r-tuning-u", "r-tuning-r")
-        for exam in ("id", "ood")
-    ),
-    *(
-        _claim(
-            f"{name} ranks its answers better than vanilla does ({exam}, average precision).",
-            Greater(name, "vanilla", metric=f"ap_{exam}"),
-        )
-        for name in ("r-tuning", "r-tuning-r")
-        for exam in ("id", "ood")
-    ),
-    *(
-        _claim(statement, Greater(name, control, metric=f"{metric}_{exam}"))
-        for name, control in (("r-tuning", "shuffled"), ("r-tuning-r", "r-tuning-r-shuffled"))
-        for exam in ("id", "ood")
-        for metric, statement in (
-            (
-                "right",
-                f"What {name} answers is right more often than with shuffled labels ({exam}).",
-            ),
-            ("ap", f"{name} ranks its answers better than with shuffled labels ({exam})."),
-        )
-    ),
-    *(
-        _claim(
-            f"The certainty word of r-tuning ranks better than with shuffled labels ({exam}).",
-            Greater("r-tuning", "shuffled", metric=f"ap_sure_{exam}"),
-        )
-        for exam in ("id", "ood")
-    ),
-    *(
-        _claim(
-            f"What {name} answers is right more often than what vanilla with a threshold on its "
-            "probabilities answers (id).",
-            Greater(name, "vanilla-threshold", metric="right_id"),
-        )
-        for name in ("r-tuning", "r-tuning-r")
-    ),
-    *(
-        _claim(f"{name} refuses less the more often a fact was read (slack 0.1).", _falls(name))
-        for name in ("r-tuning", "r-tuning-r", "vanilla-threshold")
-    ),
-    *(
-        _claim(
-            f"{name} refuses strangers more often than their known twins.",
-            Greater(f"{name}.strangers", f"{name}.twins", metric="refused_strangers"),
-        )
-        for name in ("r-tuning", "r-tuning-r", "vanilla-threshold")
-    ),
-)
-
 R_TUNING = Replication(
     system="r-tuning",
     title="R-Tuning: a model that says what it does not know",
     source="Zhang et al. 2024, NAACL, arXiv:2311.09677.",
     method="evaluate.probe, tune.refusal, evaluate.refusal",
     recipe="recipes/r-tuning.yaml",
-    arms=ARMS,
-    claims=CLAIMS,
+    arms=arms_with_parts(EXPOSURES),
+    claims=claims_of("r-tuning", EXPOSURES),
     cell=cell,
     plan=SeedPlan.of(0, tuning=[1], testing=[101, 102, 103, 104, 105]),
     not_measured=(
@@ -257,27 +106,5 @@ R_TUNING = Replication(
         "Exam questions of different test seeds overlap: the world has so many facts and no more.",
     ),
     metrics=METRICS,
-    plots=(
-        Curve(
-            name="exposure",
-            title="Refusals of what was read seldom and often",
-            lines={
-                name: tuple(f"{name}.seen-{n}" for n in EXPOSURES) for name, _, _ in LOOKED_INTO
-            },
-            x=EXPOSURES,
-            x_label="how often the fact stands in what the model read (times)",
-            y_label="questions refused (share)",
-            metric="refused",
-            scale="even",
-        ),
-        Frontier(
-            name="coverage",
-            title="Fewer answers, more of them right",
-            x_metric="coverage_id",
-            y_metric="right_id",
-            x_label="questions answered (share)",
-            y_label="right among the answered (share)",
-            beside=tuple(arm.name for arm in ARMS if "." not in arm.name),
-        ),
-    ),
+    plots=plots_of(EXPOSURES, "how often the fact stands in what the model read (times)"),
 )

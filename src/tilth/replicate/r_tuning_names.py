@@ -18,17 +18,14 @@ word ranked best among rates of 1e-4, 3e-4 and 1e-3 and five, ten and twenty epo
 from __future__ import annotations
 
 import random
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tilth.data import Example
 from tilth.replicate._names_world import EXPOSURES, RELATIONS, NamesWorld, base_model
+from tilth.replicate._refusal_arms import arms_with_parts, claims_of, plots_of
 from tilth.replicate._refusal_bench import METRICS, Bench, refusal_cell
-from tilth.replicate.claims import Greater, Monotone
-from tilth.replicate.figures import Curve, Frontier
 from tilth.replicate.frame import Arm, Measured, Replication
-from tilth.replicate.r_tuning import BY_PROBABILITY, VANILLA, WORDED, R, claim_of
 from tilth.seeds import Seed, SeedPlan, derive
 
 __all__ = ["R_TUNING_NAMES", "cell", "pages"]
@@ -91,135 +88,14 @@ def cell(arm: Arm, seed: Seed, quick: bool, folder: Path) -> Measured:
     return refusal_cell(arm, seed, quick, folder, bench)
 
 
-Role = Literal["method", "baseline", "control"]
-WHOLE: tuple[tuple[str, str, Role, dict[str, Any]], ...] = (
-    ("r-tuning", "Right or wrong before tuning; refuses by its certainty word.", "method", R),
-    (
-        "r-tuning-u",
-        "The same, split by the entropy of five sampled answers.",
-        "method",
-        {**R, "tuning": {"split": "entropy"}},
-    ),
-    (
-        "r-tuning-r",
-        "Refusals instead of unsure answers; refuses by the probability of all refusals.",
-        "method",
-        WORDED,
-    ),
-    ("vanilla", "Tuned on all right answers; answers everything.", "baseline", VANILLA),
-    (
-        "vanilla-threshold",
-        "Vanilla, refusing below a probability of its answer.",
-        "baseline",
-        BY_PROBABILITY,
-    ),
-    ("untouched", "Not tuned; answers everything (Pretrain-T).", "baseline", {"tuning": None}),
-    (
-        "untouched-p_predict",
-        "Not tuned; refuses below a probability of its answer.",
-        "baseline",
-        {"tuning": None, "by": "p_predict"},
-    ),
-    (
-        "shuffled",
-        "R-Tuning with its labels dealt out at random.",
-        "control",
-        {**R, "tuning": {"shuffle_labels": True}},
-    ),
-    (
-        "r-tuning-r-shuffled",
-        "R-Tuning-R with refusals in the place of as many answers, drawn at random.",
-        "control",
-        {**WORDED, "tuning": {"texts": "replace", "shuffle_labels": True}},
-    ),
-)
-LOOKED_INTO = ("r-tuning", "r-tuning-r", "vanilla-threshold", "shuffled")
-"""The arms whose refusals are shown by exposure, and of strangers beside twins."""
-
-ARMS = (
-    *(Arm(name, what, role, settings) for name, what, role, settings in WHOLE),
-    *(
-        Arm(f"{name}.seen-{n}", f"Refusals of facts read {n} times.", role, {**of, "exposure": n})
-        for name, _, role, of in WHOLE
-        if name in LOOKED_INTO
-        for n in EXPOSURES
-    ),
-    *(
-        Arm(f"{name}.{who}", f"Refusals of {who}.", role, {**of, "answerable": who == "twins"})
-        for name, _, role, of in WHOLE
-        if name in LOOKED_INTO
-        for who in ("strangers", "twins")
-    ),
-)
-
-
-_claim = partial(claim_of, "r-tuning-names")
-
-
-CLAIMS = (
-    *(
-        _claim(
-            f"What {name} answers is right more often than what {other} answers ({exam}).",
-            Greater(name, other, metric=f"right_{exam}"),
-        )
-        for name, other in (
-            ("r-tuning", "vanilla"),
-            ("r-tuning", "shuffled"),
-            ("r-tuning-u", "vanilla"),
-            ("r-tuning-r", "vanilla"),
-            ("r-tuning-r", "r-tuning-r-shuffled"),
-        )
-        for exam in ("id", "ood")
-    ),
-    *(
-        _claim(
-            f"{name} ranks its answers better than {other} ({exam}, average precision).",
-            Greater(name, other, metric=f"ap_{exam}"),
-        )
-        for name, other in (("r-tuning", "vanilla"), ("r-tuning", "shuffled"))
-        for exam in ("id", "ood")
-    ),
-    *(
-        _claim(
-            f"The certainty word of r-tuning ranks better than with shuffled labels ({exam}).",
-            Greater("r-tuning", "shuffled", metric=f"ap_sure_{exam}"),
-        )
-        for exam in ("id", "ood")
-    ),
-    _claim(
-        "What r-tuning answers is right more often than what vanilla with a threshold on its "
-        "probabilities answers (id).",
-        Greater("r-tuning", "vanilla-threshold", metric="right_id"),
-    ),
-    *(
-        _claim(
-            f"{name} refuses less the more often a fact was read (slack 0.1).",
-            Monotone(
-                tuple(f"{name}.seen-{n}" for n in EXPOSURES),
-                rising=False,
-                slack=0.1,
-                metric="refused",
-            ),
-        )
-        for name in LOOKED_INTO[:3]
-    ),
-    *(
-        _claim(
-            f"{name} refuses names that it never read more often than names it knows.",
-            Greater(f"{name}.strangers", f"{name}.twins", metric="refused_strangers"),
-        )
-        for name in LOOKED_INTO[:3]
-    ),
-)
-
 R_TUNING_NAMES = Replication(
     system="r-tuning-names",
     title="R-Tuning where a name shows whether it was read about",
     source="Zhang et al. 2024, NAACL, arXiv:2311.09677.",
     method="evaluate.probe, tune.refusal, evaluate.refusal",
     recipe="recipes/r-tuning.yaml",
-    arms=ARMS,
-    claims=CLAIMS,
+    arms=arms_with_parts(EXPOSURES),
+    claims=claims_of("r-tuning-names", EXPOSURES),
     cell=cell,
     plan=SeedPlan.of(0, tuning=[1], testing=[101, 102, 103, 104, 105]),
     not_measured=(
@@ -227,25 +103,5 @@ R_TUNING_NAMES = Replication(
         "Facts whose exposure differs within a name.",
     ),
     metrics=METRICS,
-    plots=(
-        Curve(
-            name="exposure",
-            title="Refusals of what was read seldom and often",
-            lines={name: tuple(f"{name}.seen-{n}" for n in EXPOSURES) for name in LOOKED_INTO},
-            x=EXPOSURES,
-            x_label="how often a pass over the text states the fact (times)",
-            y_label="questions refused (share)",
-            metric="refused",
-            scale="even",
-        ),
-        Frontier(
-            name="coverage",
-            title="Fewer answers, more of them right",
-            x_metric="coverage_id",
-            y_metric="right_id",
-            x_label="questions answered (share)",
-            y_label="right among the answered (share)",
-            beside=tuple(arm.name for arm in ARMS if "." not in arm.name),
-        ),
-    ),
+    plots=plots_of(EXPOSURES, "how often a pass over the text states the fact (times)"),
 )

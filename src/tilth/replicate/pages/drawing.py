@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tilth.replicate._labels import Point, label_points
+from tilth.replicate.pages.labels import Point, label_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tilth.replicate._markdown import cell, code, table
+from tilth.replicate.pages.markdown import cell, code, table
 from tilth.report import numbers
 
 __all__ = ["described", "estimate_text", "scored"]

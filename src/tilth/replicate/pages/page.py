@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from tilth.replicate._drawing import undrawn
-from tilth.replicate._markdown import cell, code, table
-from tilth.replicate._score_tables import described, estimate_text, scored
+from tilth.replicate.pages.drawing import undrawn
+from tilth.replicate.pages.markdown import cell, code, table
+from tilth.replicate.pages.tables import described, estimate_text, scored
 from tilth.report import numbers
 
 __all__ = ["command", "interval_note", "paper_page"]

@@ -13,10 +13,10 @@ from typing import Any
 
 from tilth.artefacts import write_atomically
 from tilth.errors import DataError
-from tilth.replicate._drawing import draw
-from tilth.replicate._markdown import cell, table
 from tilth.replicate.console import measured
-from tilth.replicate.paper_page import command, interval_note, paper_page
+from tilth.replicate.pages.drawing import draw
+from tilth.replicate.pages.markdown import cell, table
+from tilth.replicate.pages.page import command, interval_note, paper_page
 
 __all__ = ["papers"]
 

@@ -1,0 +1,1 @@
+"""Pages about replications, made from the committed results alone: an index, and one page each."""
