@@ -117,9 +117,13 @@ def test_the_recipe_is_valid() -> None:
 @pytest.mark.integration
 def test_the_recipe_runs(tmp_path: Path) -> None:
     result = run(Recipe.read(RECIPE), tmp_path / "run", say=lambda line: None)
-    metrics = result.artefacts["tuned_refuses"].manifest.metrics
-    assert metrics["unanswerable_refused"]["value"] > metrics["over_refusal"]["value"] + 0.15
-    assert metrics["willing_accuracy"]["low"] > metrics["accuracy"]["value"]
+    tuned, shuffled = (
+        result.artefacts[step].manifest.metrics for step in ("tuned_refuses", "shuffled_refuses")
+    )
+    assert tuned["unanswerable_refused"]["value"] > tuned["over_refusal"]["value"] + 0.15
+    assert tuned["willing_accuracy"]["value"] > tuned["accuracy"]["value"] + 0.05
+    assert tuned["willing_accuracy"]["value"] > shuffled["willing_accuracy"]["value"] + 0.1
+    assert tuned["ap"]["low"] > shuffled["ap"]["value"]
 
 
 if __name__ == "__main__":
