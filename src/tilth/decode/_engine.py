@@ -293,9 +293,9 @@ class ComposedEngine:
         with self._working(f"score {self.reference}", len(order)) as advance:
             for batch in batches:
                 found = score(self.ensemble, [texts[i] for i in batch])
+                self._cache.put_all(zip([keys[i] for i in batch], found, strict=True))
                 for i, one in zip(batch, found, strict=True):
                     results[i] = one
-                    self._cache.put(keys[i], one)
                     self._book(len(texts[i].heads[self.ensemble.voices[0].index]) + one.tokens)
                 advance(len(batch))
         return [r for r in results if r is not None]

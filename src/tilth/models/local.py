@@ -269,9 +269,11 @@ class LocalEngine(LocalNext):
         order = sorted(fitted, key=lambda i: (-len(fitted[i][0]) - len(fitted[i][1]), i))
         with self._working(f"score {self.reference}", len(order)) as advance:
             for batch in self._scoring_batches(order, {i: len(t) for i, (_, t) in fitted.items()}):
-                for i, score in zip(batch, self._score([fitted[i] for i in batch]), strict=True):
+                scores = self._score([fitted[i] for i in batch])
+                for i, score in zip(batch, scores, strict=True):
                     results[i] = score
-                    self._cache.put(keys[i], score)
+                # Together: the last digits depend on a batch's rows, so that none may be torn.
+                self._cache.put_all(zip([keys[i] for i in batch], scores, strict=True))
                 advance(len(batch))
         return [r for r in results if r is not None]
 
