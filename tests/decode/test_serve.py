@@ -54,12 +54,19 @@ class Client:
         raise AssertionError("the server did not start")
 
 
+# Where tests run in a shell's background, Ctrl-C is switched off for whatever they start.
+_COMMAND = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('tilth', run_name='__main__')"
+)
+
+
 class Process(Client):
     """``tilth serve`` in a process of its own, on a free port of loopback."""
 
     def __init__(self, *words: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tilth", "serve", *words, "--port", "0"],
+            [sys.executable, "-c", _COMMAND, "serve", *words, "--port", "0"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -83,7 +83,10 @@ def serve(
     console.say(f"page {address}/   protocol {address}/v1   models {', '.join(shelf.names())}")
     # uvicorn raises the signal that stopped it once more at the end: here it has done its work.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    server.run(sockets=[listening])
+    try:
+        server.run(sockets=[listening])
+    finally:  # also after a second Ctrl-C, which leaves no time for the answers under way
+        app.state.desk.leave()
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -47,7 +47,7 @@ def application(
             machine; ``("*",)`` for any.
     """
     server = _Server(shelf, limits, key)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", server.page),
             Route("/health", server.health),
@@ -60,6 +60,8 @@ def application(
         exception_handlers={Refusal: _refused, 404: _unknown, 405: _unknown},
         lifespan=server.lifespan,
     )
+    app.state.desk = server.desk
+    return app
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -81,6 +81,7 @@ class Desk:
         self._seconds = seconds
         self._line: queue.Queue[Ticket | None] = queue.Queue(maxsize=waiting)
         self._open = True
+        self._left = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="desk", daemon=True)
         self._thread.start()
 
@@ -123,9 +124,20 @@ class Desk:
         self._thread.join(grace)
         return not self._thread.is_alive()
 
+    def leave(self, patience: float = 10.0) -> None:
+        """Ends what is under way at its next token, and the thread with it.
+
+        A process that ends while a thread of it computes is aborted.
+
+        Args:
+            patience: Seconds to wait for that token.
+        """
+        self._left.set()
+        self.close(patience)
+
     def _serve(self) -> None:
         while (ticket := self._line.get()) is not None:
-            if ticket.dropped.is_set():
+            if ticket.dropped.is_set() or self._left.is_set():
                 continue
             try:
                 self._answer(ticket)
@@ -140,7 +152,7 @@ class Desk:
         pieces = ticket.work()
         for piece in pieces:
             ticket.hand_out(piece)
-            if ticket.dropped.is_set():
+            if ticket.dropped.is_set() or self._left.is_set():
                 break
             if time.monotonic() > end and not piece.finish:
                 ticket.timed_out = True
