@@ -63,8 +63,11 @@ def evaluate(settings: Refusal, work: Work) -> Outcome:
     _write_curve(work.folder / "curve.jsonl", asked, answerable)
     if settings.base is not None:
         metrics |= _untouched(settings, asking, asked, refused & answerable, work)
-    shown = -threshold if threshold is not None and settings.refuse_by == "entropy" else threshold
-    metrics |= {"threshold": shown, "refuse_by": settings.refuse_by, **_about(asking)}
+    metrics |= {
+        "threshold": _turned(settings, threshold),
+        "refuse_by": settings.refuse_by,
+        **_about(asking),
+    }
     work.say(_line(metrics))
     return Outcome(
         metrics=metrics,
@@ -161,13 +164,19 @@ def _trust(settings: Refusal, answered: Answered, refused_in_words: bool) -> flo
     return answered.shares["sure" if settings.refuse_by == "p_sure" else "true"]
 
 
+def _turned(settings: Refusal, threshold: float | None) -> float | None:
+    """A threshold of trust as the user's, and back: less entropy is more trust."""
+    if threshold is None or settings.refuse_by != "entropy":
+        return threshold
+    return -threshold
+
+
 def _threshold(
     settings: Refusal, asked: _Asked, asking: Asking, work: Work, rejected: list[Rejection]
 ) -> float | None:
     """The least trust that answers: as given, or as the validation questions ask for."""
     if settings.validation is None:
-        given = settings.threshold
-        return -given if given is not None and settings.refuse_by == "entropy" else given
+        return _turned(settings, settings.threshold)
     held_out = _ask(settings, settings.validation, asking, work, rejected)
     tested = {q.asked for q in asked.questions}
     for question in held_out.questions:

@@ -41,7 +41,7 @@ def show(run_folder: str | Path, console: Console | None = None) -> None:
     if comparison.get("arms"):
         console.print(_scores(comparison, verdict))
         first = next(iter(comparison["arms"].values()))["estimate"]
-        seeds = f"{first['seeds']} test seed{'s' if first['seeds'] != 1 else ''}"
+        seeds = numbers.counted(first["seeds"], "test seed")
         console.print(Text(f"{first['items']:,} items, {seeds}", style="dim"))
     console.print(_costs(cost_table(run)))
     for step in run.steps:

@@ -7,6 +7,7 @@ from typing import Any
 __all__ = [
     "amount",
     "bytes_text",
+    "counted",
     "decimals",
     "duration",
     "interval",
@@ -53,6 +54,11 @@ def amount(value: float) -> str:
             digits = max(0, 2 - (len(f"{abs(scaled):.0f}") - 1))
             return f"{scaled:.{digits}f}\u202f{letter}"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 test seed``, ``5 test seeds``."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def bytes_text(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tilth.report.numbers import interval
+from tilth.report.numbers import counted, interval
 from tilth.report.reading import RunView
 from tilth.report.scores import against
 
@@ -79,7 +79,7 @@ def _compared(run: RunView, comparison: dict[str, Any]) -> Verdict:
     arm = "tuned" if "tuned" in differences else next(iter(differences))
     estimate = differences[arm]["estimate"]
     tone = relation(estimate)
-    where = f" on {_seeds(estimate)}"
+    where = f" on {counted(int(estimate['seeds']), 'test seed')}"
     if tone == "open":
         lead = f"No difference shown: {arm} minus {baseline} is "
         tail = f"{where}; the interval includes 0."
@@ -109,8 +109,3 @@ def _remarks(
     if stopped:
         remarks.append(f"The step {stopped.id} ({stopped.do}) did not finish.")
     return remarks
-
-
-def _seeds(estimate: dict[str, Any]) -> str:
-    count = int(estimate["seeds"])
-    return f"{count} test seed{'s' if count != 1 else ''}"

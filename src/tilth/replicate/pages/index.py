@@ -16,7 +16,8 @@ from tilth.errors import DataError
 from tilth.replicate.console import measured
 from tilth.replicate.pages.drawing import draw
 from tilth.replicate.pages.markdown import cell, table
-from tilth.replicate.pages.page import command, interval_note, paper_page
+from tilth.replicate.pages.page import command, interval_note, paper_page, published
+from tilth.report import numbers
 
 __all__ = ["papers"]
 
@@ -102,8 +103,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _section(body: dict[str, Any], page: str) -> str:
-    tests = len(body["seeds"]["testing"])
-    how = f"{tests} test seed{'s' if tests != 1 else ''}, {100 * body['level']:g}% intervals"
+    tests = numbers.counted(len(body["seeds"]["testing"]), "test seed")
+    how = f"{tests}, {100 * body['level']:g}% intervals"
     lines = [
         f"{cell(body['source'])}\n" if body.get("source") else "",
         f"Method: `{body['method']}`. " if body.get("method") else "",
@@ -114,10 +115,7 @@ def _section(body: dict[str, Any], page: str) -> str:
     ]
     rows = []
     for claim in body["claims"]:
-        published = cell(claim["published"])
-        if claim["source"]:
-            published += f" ({cell(claim['source'])})"
         shown = cell(measured(claim))
-        rows.append([cell(claim["statement"]), published, shown, claim["verdict"]])
+        rows.append([cell(claim["statement"]), published(claim), shown, claim["verdict"]])
     claims = table(["claim", "published", "ours", "verdict"], rows)
     return f"## {cell(body['title'])}\n\n{''.join(lines)}\n\n{claims}"

@@ -11,7 +11,7 @@ from tilth.replicate.pages.markdown import cell, code, table
 from tilth.replicate.pages.tables import described, estimate_text, scored
 from tilth.report import numbers
 
-__all__ = ["command", "interval_note", "paper_page"]
+__all__ = ["command", "interval_note", "paper_page", "published"]
 
 Body = Mapping[str, Any]
 
@@ -49,11 +49,17 @@ def command(body: Body) -> str:
     return f"tilth replicate {body['system']}{' --quick' if body['quick'] else ''}"
 
 
+def published(claim: Mapping[str, Any]) -> str:
+    """The published figure of a claim, and where it stands."""
+    source = f" ({cell(claim['source'])})" if claim["source"] else ""
+    return cell(claim["published"]) + source
+
+
 def interval_note(body: Body) -> str:
     """What the bars of a figure are."""
-    tests = len(body["seeds"]["testing"])
+    tests = numbers.counted(len(body["seeds"]["testing"]), "test seed")
     level = f"{100 * body['level']:g}\N{NO-BREAK SPACE}%"
-    return f"Means and {level} intervals over {tests} test seed{'s' if tests != 1 else ''}"
+    return f"Means and {level} intervals over {tests}"
 
 
 def _how_to_run(body: Body) -> str:
@@ -80,15 +86,12 @@ def _claims(body: Body) -> str:
     )
     rows = []
     for claim in body["claims"]:
-        published = cell(claim["published"])
-        if claim["source"]:
-            published += f" ({cell(claim['source'])})"
         ours = estimate_text(claim["estimate"], sign=True) if claim["estimate"] else "none"
         rows.append(
             [
                 cell(claim["statement"]),
                 f"{code(claim['direction'])} by {code(claim['metric'])}",
-                published,
+                published(claim),
                 ours,
                 f"**{claim['verdict']}**: {cell(claim['why'])}",
             ]
@@ -179,10 +182,10 @@ def _origin(body: Body) -> str:
     lines = []
     if "machine" in body:
         machine = body["machine"]
-        threads = machine["threads_per_worker"]
+        threads = numbers.counted(machine["threads_per_worker"], "thread")
         lines.append(
             f"- {machine['processors']} processors, {machine['workers']} worker processes of "
-            f"{threads} thread{'s' if threads != 1 else ''}"
+            f"{threads}"
         )
     versions = [f"{name} {cell(version)}" for name, version in body.get("versions", {}).items()]
     if versions:
